@@ -1,0 +1,65 @@
+# `make` alone says what there is. What a target needs is set up by the target.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test demo compare test lint screenshots messages clean distclean
+
+PYTHON := .venv/bin/python
+
+help:
+	@echo 'Huisheng 回声: a blog whose comments teach its own sentiment model.'
+	@echo
+	@echo '  make demo         set up and run everything on this machine; Ctrl-C ends it'
+	@echo '                    make demo ARGS="--help" shows its options,'
+	@echo '                    make demo ARGS="--once --json report.json" goes round the loop once and ends'
+	@echo '  make compare      the first model against the same network trained centrally on the same samples'
+	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
+	@echo '  make lint         ruff, mypy and the import contracts'
+	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
+	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
+	@echo '  make setup        only set up: .venv with what the demo needs'
+	@echo '  make clean        remove what running has made: var/ (database, models, queue) and caches'
+	@echo '  make distclean    clean, and .venv'
+
+setup:
+	@infra/setup/install.sh demo
+
+# exec: what Ctrl-C reaches is the command itself, with no shell between that could end before it.
+demo:
+	@infra/setup/install.sh demo
+	@$(PYTHON) -I blog_site/demo/environment.py var/env
+	@exec $(PYTHON) manage.py demo $(ARGS)
+
+compare:
+	@infra/setup/install.sh demo
+	@$(PYTHON) -m federated.compare $(ARGS)
+
+setup-test:
+	@infra/setup/test_servers.sh
+	@infra/setup/install.sh test
+
+# Both passes run whatever the first says; the exit status is that of the first that failed.
+test: setup-test
+	@first=0; second=0; \
+	$(PYTHON) -m pytest -m "not servers" $(ARGS) || first=$$?; \
+	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest -m "not browser and not flow" $(ARGS) || second=$$?; \
+	exit $$((first ? first : second))
+
+lint: setup-test
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo
+
+messages: setup-test
+	@$(PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore var --ignore tests
+	@$(PYTHON) -m infra.setup.compile_messages
+
+screenshots: setup-test
+	@$(PYTHON) -m infra.setup.screenshots $(ARGS)
+
+clean:
+	@for path in var report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache; do \
+		if [ -e $$path ]; then echo "removing $$path ($$(du -sh $$path | cut -f1))"; rm -rf $$path; fi; \
+	done
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	@if [ -e .venv ]; then echo 'removing .venv'; rm -rf .venv; fi

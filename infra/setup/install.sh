@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo` or `… test`.
+# No root, no compiler for `demo`. A second run finds its stamp and ends at once; an interrupted one is continued.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+readonly TORCH_VERSION=2.13.0 # as in requirements/train.txt
+readonly UV_VERSION=0.13.9    # only to find PyTorch's CPU builds; not kept
+readonly LOG="$PWD/.venv/install.log"
+
+set_name=${1:-}
+case $set_name in
+demo | test) ;;
+*)
+    echo "usage: infra/setup/install.sh demo|test   (demo: everything one machine needs; test: that and the tests' tools)" >&2
+    exit 2
+    ;;
+esac
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() {
+    printf '[setup] %s\n' "$@" >&2
+    exit 1
+}
+
+fingerprint() { # of all that decides what is installed; the path too, as a moved .venv has scripts that start elsewhere
+    { pwd && cat requirements/*.txt infra/setup/install.sh; } | cksum | tr ' ' '-'
+}
+
+stamped() { [ "$(cat ".venv/installed-$1" 2>/dev/null)" = "$2" ]; }
+
+installed() { # everything in `demo` is in `test`
+    [ -x .venv/bin/python ] && { stamped "$set_name" "$1" || stamped test "$1"; }
+}
+
+is_python_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3.11 python3 python "$(uv python find 3.11 2>/dev/null || true)" \
+        "$HOME"/.pyenv/versions/3.11.*/bin/python; do
+        if [ -n "$candidate" ] && is_python_311 "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.11 is needed and was not found (python3 here: $(python3 --version 2>&1 || true))." \
+        "Install it and run this again:" \
+        "  Debian 12: apt install python3.11 python3.11-venv" \
+        "  Fedora:    dnf install python3.11" \
+        "  macOS:     brew install python@3.11" \
+        "  elsewhere: uv python install 3.11, or pyenv install 3.11" \
+        "or name one: PYTHON=/path/to/python3.11 make setup"
+}
+
+make_venv() {
+    if [ -x .venv/bin/python ] && is_python_311 .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+        [ "$(cat .venv/made-at 2>/dev/null)" = "$PWD" ]; then
+        return
+    fi
+    local python
+    python=$(find_python)
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv || fail "$python cannot make a virtual environment." \
+        "On Debian: apt install python3.11-venv"
+    pwd >.venv/made-at
+}
+
+# Not compiled ahead: half of the byte code (0.2 GB, 20 s) would never be used; Python writes the rest when it imports.
+pip_install() {
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-input --no-compile "$@" >>"$LOG" 2>&1
+}
+
+has_torch() {
+    .venv/bin/python -c "
+import importlib.metadata as m, sys
+sys.exit(m.version('torch').partition('+')[0] != '$TORCH_VERSION')" 2>/dev/null
+}
+
+install_torch_for_cpu() {
+    # A build without CUDA is 0.2 GB to load, not 3 GB. An index that has one under its own version is asked first
+    # (PyPI has none and says so at once); then uv, which knows where PyTorch keeps its own.
+    pip_install --no-deps --retries 0 --timeout 10 "torch==$TORCH_VERSION+cpu" && return
+    local folder
+    folder=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder's name is known now
+    trap "rm -rf '$folder'" EXIT
+    pip_install --retries 0 --timeout 15 --target "$folder" "uv==$UV_VERSION" &&
+        UV_HTTP_TIMEOUT=15 UV_HTTP_RETRIES=0 UV_PYTHON_DOWNLOADS=never "$folder/bin/uv" pip install --quiet --no-deps \
+            --python .venv/bin/python --torch-backend=cpu "torch==$TORCH_VERSION" >>"$LOG" 2>&1
+    local status=$?
+    rm -rf "$folder"
+    trap - EXIT
+    return $status
+}
+
+install_torch() {
+    has_torch && return
+    if [ "$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then
+        say "installing torch $TORCH_VERSION for the CPU (about 0.2 GB to load)"
+        if install_torch_for_cpu; then return; fi
+        say "no CPU build of torch within reach; taking the index's own, which may bring CUDA (about 3 GB to load)"
+    else
+        say "installing torch $TORCH_VERSION"
+    fi
+    pip_install -c requirements/lock.txt "torch==$TORCH_VERSION" || show_log_and_fail "torch $TORCH_VERSION"
+}
+
+show_log_and_fail() {
+    tail -n 15 "$LOG" >&2
+    fail "Could not install $1 (the lines above; all of it in $LOG)." \
+        "Is the network, or the package index that pip is configured for (pip config list), within reach?" \
+        "Running the same command again continues where this ended."
+}
+
+install_requirements() {
+    say "installing requirements/$set_name.txt"
+    pip_install -r "requirements/$set_name.txt" -c requirements/lock.txt ||
+        show_log_and_fail "requirements/$set_name.txt"
+}
+
+compile_messages() {
+    local po
+    for po in locale/*/LC_MESSAGES/*.po; do
+        if [ -f "$po" ] && [ ! "${po%.po}.mo" -nt "$po" ]; then
+            .venv/bin/python -m infra.setup.compile_messages
+            return
+        fi
+    done
+}
+
+wanted=$(fingerprint)
+if ! installed "$wanted"; then
+    started=$SECONDS
+    make_venv
+    : >"$LOG"
+    install_torch
+    install_requirements
+    echo "$wanted" >".venv/installed-$set_name"
+    say "ready in $((SECONDS - started)) s"
+fi
+compile_messages

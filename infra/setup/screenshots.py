@@ -1,0 +1,148 @@
+"""Take the README's pictures from a running demo: `python -m infra.setup.screenshots --base-url http://127.0.0.1:8000`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",  # Chromium refuses to run as root with its sandbox, as in containers
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAVIGATION_TIMEOUT_MS = 15_000
+MANUSCRIPT = "## 老板记得每个人的口味\n\n进门他就问：还是**多葱少面**？\n\n- 猪油一勺\n- 葱花一把\n"
+OUT = Path(__file__).resolve().parents[2] / "docs" / "images"
+
+Go = Callable[[Page], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    go: Go
+    width: int = 1280
+    height: int = 860
+    scheme: Literal["light", "dark"] = "light"
+    locale: str = "zh-CN"
+    signed_in: bool = False
+
+
+def _home(page: Page) -> None:
+    page.goto("/")
+
+
+def _article(page: Page) -> None:
+    page.goto("/")
+    page.locator(".entry").filter(has=page.locator(".entry-echo")).locator(".entry-title a").first.click()
+
+
+def _comments(page: Page) -> None:
+    _article(page)
+    page.locator("#comments").evaluate("element => element.scrollIntoView()")
+
+
+def _sign_in(page: Page) -> None:
+    page.goto("/sign-in/")
+
+
+def _write(page: Page) -> None:
+    page.goto("/write/")
+    page.fill("#id_title", "雨天的面馆")
+    page.locator("textarea.manuscript").fill(MANUSCRIPT)
+    page.locator("h1").scroll_into_view_if_needed()
+
+
+PICTURES = [
+    Picture("home-zh", _home),
+    Picture("home-dark-zh", _home, scheme="dark"),
+    Picture("home-en", _home, locale="en-US"),
+    Picture("home-phone-zh", _home, width=390, height=844),
+    Picture("article-zh", _article),
+    Picture("article-phone-zh", _article, width=390, height=844),
+    Picture("comments-zh", _comments),
+    Picture("comments-dark-zh", _comments, scheme="dark"),
+    Picture("comments-en", _comments, locale="en-US"),
+    Picture("comments-phone-zh", _comments, width=390, height=844),
+    Picture("sign-in-zh", _sign_in),
+    Picture("sign-in-phone-en", _sign_in, width=390, height=844, locale="en-US"),
+    Picture("write-zh", _write, signed_in=True),
+    Picture("write-phone-zh", _write, width=390, height=844, signed_in=True),
+]
+
+
+def take(
+    picture: Picture, *, browser: Browser, base_url: str, username: str, password: str, out: Path
+) -> Path:
+    """Open one page as a reader would and save what the window shows."""
+    context = browser.new_context(
+        base_url=base_url,
+        viewport={"width": picture.width, "height": picture.height},
+        color_scheme=picture.scheme,
+        locale=picture.locale,
+        device_scale_factor=1,
+        reduced_motion="reduce",
+    )
+    try:
+        context.set_default_timeout(NAVIGATION_TIMEOUT_MS)
+        page = context.new_page()
+        if picture.signed_in:
+            _sign_in(page)
+            page.fill("#id_username", username)
+            page.fill("#id_password", password)
+            page.locator(".card button").click()
+        picture.go(page)
+        page.wait_for_load_state()
+        path = out / f"{picture.name}.png"
+        page.screenshot(path=path)
+        return path
+    finally:
+        context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--base-url", default="http://127.0.0.1:8000", help="of a running demo (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--username", default="linxia", help="who writes in the pictures (default: %(default)s)"
+    )
+    parser.add_argument("--password", default="huisheng-demo")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="folder of the PNG files (default: docs/images)"
+    )
+    parser.add_argument("--only", default="", help="take only pictures whose name contains this")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=CHROMIUM_ARGUMENTS
+        )
+        for picture in PICTURES:
+            if arguments.only in picture.name:
+                print(
+                    take(
+                        picture,
+                        browser=browser,
+                        base_url=arguments.base_url,
+                        username=arguments.username,
+                        password=arguments.password,
+                        out=arguments.out,
+                    )
+                )
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
