@@ -1,0 +1,150 @@
+"""Examples, shards on disk, encoded datasets and the order in which batches visit them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.label_set import LABELS
+from ml.tokenizer import Tokenizer
+from ml.vocabulary import PAD, Vocabulary
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class InvalidShard(ValueError):
+    """A shard file holds a line that is not an example; names the file, the line and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text and the label it is accepted to have."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Encoded examples of different lengths, laid end to end."""
+
+    token_ids: npt.NDArray[np.int32]  # (total tokens,)
+    offsets: Int64Array  # (samples + 1,): sample i is token_ids[offsets[i]:offsets[i + 1]]
+    labels: Int64Array  # (samples,): class indices
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Tokens of each sample, (samples,), each at least 1."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples padded to the longest among them."""
+
+    token_ids: Int64Array  # (B, T)
+    lengths: Int64Array  # (B,)
+    labels: Int64Array  # (B,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read a shard: one JSON object {"text", "label"} a line; further keys are ignored.
+
+    Raises InvalidShard naming the line when one is not that, and OSError when the file cannot be read.
+    """
+    with path.open("rb") as lines:
+        return [_parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Example:
+    where = f"{path.name} line {number}"
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise InvalidShard(f"{where}: not JSON in UTF-8 ({error}); cut the shard again") from error
+    if not isinstance(document, dict):
+        raise InvalidShard(f"{where}: expected a JSON object, got {type(document).__name__}")
+    text, label = document.get("text"), document.get("label")
+    if not isinstance(text, str):
+        raise InvalidShard(f'{where}: "text" must be a string, got {text!r:.60}')
+    if label not in LABELS:
+        raise InvalidShard(f'{where}: "label" must be one of {", ".join(LABELS)}, got {label!r:.60}')
+    return Example(text, label)
+
+
+def encode_dataset(
+    examples: Sequence[Example], tokenizer: Tokenizer, vocabulary: Vocabulary, max_length: int
+) -> Dataset:
+    """Encode examples for training or evaluation, in their order."""
+    encoded = [vocabulary.encode(tokenizer.tokenize(example.text), max_length) for example in examples]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
+    flat = (token for ids in encoded for token in ids)
+    token_ids = np.fromiter(flat, dtype=np.int32, count=int(offsets[-1]))
+    labels = np.array([LABELS.index(example.label) for example in examples], dtype=np.int64)
+    return Dataset(token_ids, offsets, labels)
+
+
+def pool_datasets(datasets: Sequence[Dataset]) -> Dataset:
+    """Lay several datasets end to end, in the given order."""
+    if not datasets:
+        return Dataset(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    lengths = np.concatenate([dataset.lengths for dataset in datasets])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return Dataset(
+        np.concatenate([dataset.token_ids for dataset in datasets]),
+        offsets,
+        np.concatenate([dataset.labels for dataset in datasets]),
+    )
+
+
+def epoch_batches(n: int, batch_size: int, seed: int) -> Iterator[Int64Array]:
+    """Give indices of batch after batch, for ever: every sample once before any sample again.
+
+    A batch that reaches the end of one shuffled epoch is filled from the next, so that all have the same
+    size; a set smaller than the batch is given whole each time. Deterministic in (n, batch_size, seed).
+    Raises ValueError when n or batch_size is below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"batches need at least 1 sample and size 1, got {n} samples and size {batch_size}")
+    return _endless_batches(n, min(n, batch_size), np.random.default_rng(seed))
+
+
+def _endless_batches(n: int, size: int, generator: np.random.Generator) -> Iterator[Int64Array]:
+    waiting = generator.permutation(n)
+    while True:
+        if len(waiting) < size:
+            # The rest of this batch comes from the next epoch, and must not repeat what it holds already.
+            following = generator.permutation(n)
+            fresh = following[~np.isin(following, waiting)][: size - len(waiting)]
+            later = following[~np.isin(following, fresh)]
+            waiting = np.concatenate([waiting, fresh, later])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def collate(dataset: Dataset, indices: Sequence[int] | Int64Array) -> Batch:
+    """Make a padded batch of the samples at `indices`, in that order."""
+    rows = np.asarray(indices, dtype=np.int64)
+    lengths = dataset.lengths[rows]
+    token_ids = pad_rows([dataset.token_ids[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows])
+    return Batch(token_ids, lengths, dataset.labels[rows])
+
+
+def pad_rows(rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> Int64Array:
+    """Lay rows of different lengths under each other, padded on the right: (rows, longest)."""
+    padded = np.full((len(rows), max((len(row) for row in rows), default=0)), PAD, dtype=np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded

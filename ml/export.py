@@ -1,0 +1,242 @@
+"""From trained weights to an artifact: the ONNX graph, the proof that it says the same, the golden texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from ml.artifact import (
+    ArtifactContents,
+    ArtifactError,
+    GoldenCase,
+    Parity,
+    Weights,
+    WrittenArtifact,
+    write_artifact,
+)
+from ml.data import pad_rows
+from ml.label_set import LABELS
+from ml.model import SentimentLSTM, build_model, initial_parameters
+from ml.model_config import ModelConfig
+from ml.predict import OnnxNetwork, TextEncoder
+from ml.tokenizer import TokenizerSettings
+from ml.vocabulary import Vocabulary
+
+MAX_DIFFERENCE: Final = 1e-4  # of probabilities between torch and ONNX Runtime
+GOLDEN_TEXTS: Final = (
+    "这本书很好看，强烈推荐！",
+    "太差了，再也不会买了。",
+    "一般般，没什么特别的。",
+    "物流很快，包装也不错👍",
+    "😀😭🤔",
+    "   \u200b\n",
+    "iPhone 15 的 battery 不行，差评!!!",
+    "不是不好，只是没有想象中那么好",
+    "房间很干净，但是服务员的态度实在让人无法接受。" * 40,
+    "。",
+)
+_OPSET: Final = 17
+_IR_VERSION: Final = (
+    8  # of the same age as the opset; onnx would write its newest, which older runtimes refuse
+)
+_BELOW_ANY_STATE: Final = -2.0  # an LSTM's states lie between -1 and 1
+
+
+def model_weights(model: SentimentLSTM) -> Weights:
+    """Take a model's parameters as float32 arrays by name."""
+    return {name: value.detach().numpy().astype(np.float32) for name, value in model.named_parameters()}
+
+
+def export_artifact(
+    parent_dir: Path,
+    *,
+    weights: Mapping[str, npt.NDArray[np.float32]],
+    config: ModelConfig,
+    tokenizer: TokenizerSettings,
+    vocabulary: Vocabulary,
+    max_length: int,
+    parity_texts: Sequence[str] = (),
+) -> WrittenArtifact:
+    """Package trained weights as an artifact in `parent_dir`.
+
+    The golden texts are always part of the parity check, `parity_texts` (say, held-out samples) are added.
+    Raises ArtifactError when weights do not fit the configuration or are not finite, when the graph and the
+    network disagree by more than MAX_DIFFERENCE, and when the disk refuses.
+    """
+    _check_weights(weights, config, vocabulary)
+    arrays = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+    model = build_model(
+        config, {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+    ).eval()
+    graph = build_onnx(arrays, config)
+    encoder = TextEncoder(tokenizer, vocabulary, max_length)
+    parity = check_parity(model, graph, encoder, [*GOLDEN_TEXTS, *parity_texts])
+    if parity.max_abs_difference > MAX_DIFFERENCE or not parity.same_labels:
+        raise ArtifactError(
+            f"model.onnx and the trained network disagree: {parity}, allowed {MAX_DIFFERENCE}"
+        )
+    contents = ArtifactContents(
+        weights=arrays,
+        onnx=graph,
+        vocabulary=vocabulary,
+        network=config,
+        tokenizer=tokenizer,
+        labels=LABELS,
+        max_length=max_length,
+        golden=_golden_cases(OnnxNetwork(graph), encoder),
+        parity=parity,
+    )
+    return write_artifact(parent_dir, contents)
+
+
+def check_parity(
+    model: SentimentLSTM, onnx_bytes: bytes, encoder: TextEncoder, texts: Sequence[str], batch_size: int = 64
+) -> Parity:
+    """Compare the network in torch, one padded batch after another, with the graph in ONNX Runtime."""
+    rows = encoder.encode(texts)
+    from_graph = OnnxNetwork(onnx_bytes).probabilities(rows)  # (n, classes)
+    parts = [
+        _torch_probabilities(model, rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)
+    ]
+    from_torch = np.concatenate(parts)
+    difference = float(np.abs(from_graph - from_torch).max())
+    # Where the two best classes are closer than rounding, either answer is the same answer.
+    best_two = np.sort(from_torch, axis=1)[:, -2:]
+    decided = best_two[:, 1] - best_two[:, 0] > 2 * MAX_DIFFERENCE
+    same = bool((from_graph.argmax(axis=1) == from_torch.argmax(axis=1))[decided].all())
+    # Rounded up to a millionth: the last bits depend on the processor, and an artifact's digest must not.
+    return Parity(math.ceil(difference * 1e6) / 1e6, same, len(texts))
+
+
+def build_onnx(weights: Mapping[str, npt.NDArray[np.float32]], config: ModelConfig) -> bytes:
+    """Build the network as an ONNX graph, the same bytes for the same weights.
+
+    Inputs: token_ids (batch, time) and lengths (batch), int64. Output: probabilities (batch, classes),
+    float32. Written node by node: no tracer is needed, and lengths become the LSTM's own sequence_lens.
+    """
+    constants = _graph_constants(weights)
+    graph = helper.make_graph(
+        _graph_nodes(config),
+        "sentiment",
+        [
+            helper.make_tensor_value_info("token_ids", TensorProto.INT64, ["batch", "time"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
+        ],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", config.classes])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="huisheng"
+    )
+    model.ir_version = _IR_VERSION
+    onnx.checker.check_model(model)
+    graph_bytes: bytes = model.SerializeToString(deterministic=True)
+    return graph_bytes
+
+
+def _graph_constants(weights: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[Any]]:
+    directions = ("forward_lstm", "backward_lstm")
+    bias_pairs = [
+        np.concatenate([_onnx_gates(weights[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")])
+        for name in directions
+    ]
+    return {
+        "embedding": weights["embedding.weight"],  # (V, E)
+        "W": np.stack([_onnx_gates(weights[f"{name}.weight_ih_l0"]) for name in directions]),  # (2, 4H, E)
+        "R": np.stack([_onnx_gates(weights[f"{name}.weight_hh_l0"]) for name in directions]),  # (2, 4H, H)
+        "B": np.stack(bias_pairs),  # (2, 8H)
+        "output_weight": weights["output.weight"],  # (classes, 4H)
+        "output_bias": weights["output.bias"],  # (classes,)
+        "zero": np.array(0, np.int64),
+        "one": np.array(1, np.int64),
+        "axis_0": np.array([0], np.int64),
+        "axis_1": np.array([1], np.int64),
+        "axes_1_3": np.array([1, 3], np.int64),
+        "below_any_state": np.array(_BELOW_ANY_STATE, np.float32),
+        "nothing": np.array(0.0, np.float32),
+        "flat": np.array([0, -1], np.int64),
+    }
+
+
+def _onnx_gates(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Reorder a stack of gates (4H, ...) from torch's input, forget, cell, output to ONNX's i, o, f, c."""
+    input_gate, forget, cell, output = np.split(value, 4)
+    return np.concatenate([input_gate, output, forget, cell])
+
+
+def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        node("Transpose", ["token_ids"], ["ids"], perm=[1, 0]),  # (T, B)
+        node("Gather", ["embedding", "ids"], ["embedded"]),  # (T, B, E)
+        node("Cast", ["lengths"], ["lengths_32"], to=TensorProto.INT32),
+        node(
+            "LSTM",
+            ["embedded", "W", "R", "B", "lengths_32"],
+            ["states"],  # (T, 2, B, H)
+            direction="bidirectional",
+            hidden_size=config.hidden_dim,
+        ),
+        node("Shape", ["ids"], ["time"], start=0, end=1),
+        node("Squeeze", ["time", "axis_0"], ["steps"]),
+        node("Range", ["zero", "steps", "one"], ["position"]),  # (T,)
+        node("Unsqueeze", ["position", "axis_1"], ["position_column"]),  # (T, 1)
+        node("Less", ["position_column", "lengths"], ["real"]),  # (T, B)
+        node("Unsqueeze", ["real", "axes_1_3"], ["mask"]),  # (T, 1, B, 1)
+        node("Where", ["mask", "states", "below_any_state"], ["states_or_low"]),
+        node("ReduceMax", ["states_or_low"], ["highest"], axes=[0], keepdims=0),  # (2, B, H)
+        node("Where", ["mask", "states", "nothing"], ["states_or_zero"]),
+        node("ReduceSum", ["states_or_zero", "axis_0"], ["sum"], keepdims=0),  # (2, B, H)
+        node("Cast", ["lengths"], ["lengths_float"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
+        node("Div", ["sum", "length_column"], ["mean"]),  # (2, B, H)
+        node("Transpose", ["highest"], ["highest_rows"], perm=[1, 0, 2]),
+        node("Reshape", ["highest_rows", "flat"], ["highest_flat"]),  # (B, 2H)
+        node("Transpose", ["mean"], ["mean_rows"], perm=[1, 0, 2]),
+        node("Reshape", ["mean_rows", "flat"], ["mean_flat"]),  # (B, 2H)
+        node("Concat", ["highest_flat", "mean_flat"], ["pooled"], axis=1),  # (B, 4H)
+        node("Gemm", ["pooled", "output_weight", "output_bias"], ["logits"], transB=1),
+        node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+
+
+def _torch_probabilities(model: SentimentLSTM, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    with torch.no_grad():
+        lengths = torch.tensor([len(row) for row in rows])
+        logits: torch.Tensor = model(torch.from_numpy(pad_rows(rows)), lengths)
+        return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
+
+
+def _golden_cases(network: OnnxNetwork, encoder: TextEncoder) -> tuple[GoldenCase, ...]:
+    probabilities = network.probabilities(encoder.encode(GOLDEN_TEXTS))
+    # Rounded, so that processors that differ in the last bits still make the same artifact.
+    rounded = [tuple(round(float(value), 4) for value in row) for row in probabilities]
+    return tuple(GoldenCase(text, row) for text, row in zip(GOLDEN_TEXTS, rounded, strict=True))
+
+
+def _check_weights(
+    weights: Mapping[str, npt.NDArray[np.float32]], config: ModelConfig, vocabulary: Vocabulary
+) -> None:
+    if config.vocabulary_size != len(vocabulary):
+        raise ArtifactError(
+            f"the network knows {config.vocabulary_size} tokens, the vocabulary {len(vocabulary)}"
+        )
+    if config.classes != len(LABELS):
+        raise ArtifactError(f"the network has {config.classes} classes, the label set {len(LABELS)}")
+    expected = {name: tuple(value.shape) for name, value in initial_parameters(config, seed=0).items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ArtifactError(f"weights: {name} has shape {found.get(name)}, expected {expected.get(name)}")
+    for name, value in weights.items():
+        if not np.isfinite(value).all():
+            raise ArtifactError(f"weights: {name} holds a value that is not finite: the training diverged")

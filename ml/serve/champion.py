@@ -1,0 +1,110 @@
+"""Which model answers, and the watcher that puts another in its place."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from ml.artifact import ArtifactError
+from ml.predict import Predictor, check_golden
+from ml.serve.metrics import ServiceMetrics
+from ml.serve.settings import ServeSettings
+from ml.serve.store import PointerError, PointerMark, load_from_store, pointer_mark, read_pointer
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_TEXTS = ["刚好", "这家店的东西不错，下次还会再来。"] * 16
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """What is served and what should be; replaced as a whole, so a reader never sees half of a change."""
+
+    predictor: Predictor | None = None
+    wanted: str | None = None
+    error: str | None = "no model has been loaded yet"
+
+    @property
+    def model(self) -> str | None:
+        """The digest being served."""
+        return self.predictor.digest if self.predictor else None
+
+
+class ChampionWatcher:
+    """Follows the champion pointer in a thread of its own and swaps in what it names.
+
+    A new model is loaded, verified and asked beside the running one; then one reference changes. A request
+    that took the old predictor ends with the old one. What fails is reported and tried again when the pointer
+    is written anew or after `retry_seconds`.
+    """
+
+    def __init__(self, settings: ServeSettings, metrics: ServiceMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._state = ServingState()
+        self._seen: PointerMark | None = None
+        self._retry_at = 0.0  # monotonic seconds; 0 for at once, infinity while nothing is amiss
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="champion-watcher", daemon=True)
+
+    @property
+    def state(self) -> ServingState:
+        """What is served now."""
+        return self._state
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; returns when the thread has ended, or after 5 seconds in the midst of a load."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def look_once(self) -> None:
+        """Act on the pointer if it changed since the last look, or if a failure is due to be tried again."""
+        mark = pointer_mark(self._settings.store)
+        if mark == self._seen and time.monotonic() < self._retry_at:
+            return
+        # The mark is taken before the pointer is read: a pointer written between the two is looked at again.
+        self._seen = mark
+        try:
+            self._follow_pointer()
+            self._retry_at = float("inf")
+        except (ArtifactError, PointerError) as error:
+            self._fail(str(error))
+        except Exception as error:  # a watcher that dies would freeze the model for good
+            log.exception("unexpected failure while following the champion pointer")
+            self._fail(f"unexpected {type(error).__name__}: {error}")
+
+    def _follow_pointer(self) -> None:
+        digest = read_pointer(self._settings.store)
+        if digest != self._state.model:
+            self._state = replace(self._state, wanted=digest)
+            predictor = self._prepare(digest)
+            self._state = ServingState(predictor, digest, None)
+            self._metrics.record_swap(digest)
+            log.info("serving model %s", digest)
+        else:
+            self._state = replace(self._state, wanted=digest, error=None)
+
+    def _prepare(self, digest: str) -> Predictor:
+        artifact = load_from_store(self._settings.store, digest)
+        predictor = Predictor(artifact, self._settings.threads)
+        check_golden(predictor, artifact)
+        predictor.predict(_WARM_UP_TEXTS)
+        return predictor
+
+    def _fail(self, reason: str) -> None:
+        if reason != self._state.error:
+            log.error("still serving %s: %s", self._state.model or "nothing", reason)
+        self._state = replace(self._state, error=reason)
+        self._metrics.record_failure()
+        self._retry_at = time.monotonic() + self._settings.retry_seconds
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            self.look_once()
+            self._stopping.wait(self._settings.poll_seconds)

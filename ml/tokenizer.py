@@ -1,0 +1,87 @@
+"""Cutting Chinese text into words."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ml.text import normalize_text
+
+Cut = Callable[[str, bool], list[str]]
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """How text becomes tokens; part of every artifact, since a model only knows the tokens it was trained on.
+
+    `hmm` lets jieba guess words that are not in its dictionary. Off, its two implementations cut identically.
+    """
+
+    kind: Literal["jieba"] = "jieba"
+    hmm: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the settings as a JSON object."""
+        return {"kind": self.kind, "hmm": self.hmm}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TokenizerSettings:
+        """Read settings back; raises ValueError naming what is not known."""
+        kind, hmm = document.get("kind"), document.get("hmm")
+        if kind != "jieba" or not isinstance(hmm, bool):
+            raise ValueError(
+                f'tokenizer: expected kind "jieba" and hmm true or false, got {kind!r} and {hmm!r}'
+            )
+        return cls(kind=kind, hmm=hmm)
+
+
+class Tokenizer(Protocol):
+    """Anything that cuts a text into tokens."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Give the tokens of a text, none of them whitespace; empty for a text without content."""
+        ...
+
+
+@dataclass(frozen=True)
+class JiebaTokenizer:
+    """Cuts normalized text with the given implementation of jieba's algorithm."""
+
+    cut: Cut
+    hmm: bool
+
+    def tokenize(self, text: str) -> list[str]:
+        """Give the words, numbers, punctuation and emoji of a text in order."""
+        return [token for token in self.cut(normalize_text(text), self.hmm) if not token.isspace()]
+
+
+def make_tokenizer(settings: TokenizerSettings) -> Tokenizer:
+    """Make a tokenizer: rjieba where it is installed (about 15 times faster), else jieba."""
+    fast = importlib.util.find_spec("rjieba") is not None
+    return JiebaTokenizer(cut_with_rjieba if fast else cut_with_jieba, settings.hmm)
+
+
+def cut_with_rjieba(text: str, hmm: bool) -> list[str]:
+    """Cut with the Rust implementation."""
+    import rjieba
+
+    return rjieba.cut(text, hmm)
+
+
+def cut_with_jieba(text: str, hmm: bool) -> list[str]:
+    """Cut with the Python implementation, whose dictionary is loaded on the first call (about a second)."""
+    return list(_python_jieba().cut(text, HMM=hmm))
+
+
+@functools.cache
+def _python_jieba() -> Any:
+    import jieba
+
+    jieba.setLogLevel(logging.WARNING)  # it reports loading its dictionary on standard error, as DEBUG
+    cutter = jieba.Tokenizer()
+    cutter.initialize()
+    return cutter

@@ -1,0 +1,44 @@
+"""How a training runs; free of torch, so that whoever starts a run can choose its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a training runs; a round is one optimizer step over `global_batch_size` samples of all sites."""
+
+    rounds: int
+    global_batch_size: int
+    learning_rate: float  # its peak, after the warm-up
+    final_rate_fraction: float = 0.05  # of the peak, where the cosine ends
+    warmup_rounds: int = 20
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0  # of the averaged gradient, all tensors together
+    label_smoothing: float = 0.05
+    averaging_decay: float = 0.98  # of the running average of parameters that becomes the result; 0 for none
+    max_length: int = 128  # tokens of a text that the network reads
+    seed: int = 20
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the configuration as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TrainingConfig:
+        """Read a configuration back; raises ValueError naming keys that are missing or not known."""
+        wrong = set(document) ^ {field.name for field in fields(cls)}
+        if wrong:
+            raise ValueError(f"training configuration: keys missing or unknown: {', '.join(sorted(wrong))}")
+        return cls(**document)
+
+    def with_rounds(self, rounds: int) -> TrainingConfig:
+        """Give the same training over another number of rounds, its warm-up shortened in proportion."""
+        return replace(self, rounds=rounds, warmup_rounds=min(self.warmup_rounds, rounds // 10))
+
+
+FIRST_TRAINING: Final = TrainingConfig(rounds=160, global_batch_size=256, learning_rate=4e-3)
+RETRAINING: Final = TrainingConfig(rounds=60, global_batch_size=256, learning_rate=1e-3, warmup_rounds=5)

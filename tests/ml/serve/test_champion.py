@@ -1,0 +1,200 @@
+"""The watcher, look by look, without its thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from ml.serve import champion
+from ml.serve.champion import ChampionWatcher
+from ml.serve.metrics import ServiceMetrics
+from ml.serve.settings import ServeSettings, store_path
+from tests.ml.conftest import Store, TinyModel
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The digests the watcher tried to load, in order."""
+    tried: list[str] = []
+    real = champion.load_from_store
+
+    def load(path: Path, digest: str) -> object:
+        tried.append(digest)
+        return real(path, digest)
+
+    monkeypatch.setattr(champion, "load_from_store", load)
+    return tried
+
+
+def watcher_over(store: Store, retry_seconds: float = 30) -> ChampionWatcher:
+    return ChampionWatcher(ServeSettings(store=store.path, retry_seconds=retry_seconds), ServiceMetrics())
+
+
+def test_the_named_artifact_is_served_and_loaded_once(
+    store: Store, tiny: TinyModel, loads: list[str]
+) -> None:
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    for _ in range(5):
+        watcher.look_once()
+    assert watcher.state.model == watcher.state.wanted == tiny.artifact.digest
+    assert watcher.state.error is None
+    assert loads == [tiny.artifact.digest]
+
+
+def test_a_request_keeps_the_predictor_it_took(store: Store, tiny: TinyModel, other_tiny: TinyModel) -> None:
+    store.add(other_tiny.artifact)
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    taken = watcher.state.predictor
+    assert taken is not None
+    before = taken.predict(["很好看"])
+    store.point_at(other_tiny.artifact.digest)
+    watcher.look_once()
+    assert watcher.state.model == other_tiny.artifact.digest
+    assert taken.digest == tiny.artifact.digest
+    assert taken.predict(["很好看"]) == before
+
+
+def test_a_corrupted_artifact_leaves_the_old_one_serving_and_says_why(
+    store: Store, tiny: TinyModel, other_tiny: TinyModel, loads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.add(other_tiny.artifact)
+    (path / "model.onnx").write_bytes((path / "model.onnx").read_bytes()[:-100])
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    store.point_at(other_tiny.artifact.digest)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(5):
+            watcher.look_once()
+    assert watcher.state.model == tiny.artifact.digest
+    assert watcher.state.wanted == other_tiny.artifact.digest
+    assert watcher.state.error is not None
+    assert "model.onnx: has" in watcher.state.error
+    assert loads == [tiny.artifact.digest, other_tiny.artifact.digest]  # not in a hot loop
+    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
+        f"still serving {tiny.artifact.digest}: {watcher.state.error}"
+    ]
+
+
+def test_a_failed_digest_is_tried_again_after_a_while(
+    store: Store, tiny: TinyModel, other_tiny: TinyModel, loads: list[str]
+) -> None:
+    store.point_at(other_tiny.artifact.digest)
+    watcher = watcher_over(store, retry_seconds=0.05)
+    watcher.look_once()
+    assert "manifest.json: missing" in str(watcher.state.error)
+    store.add(other_tiny.artifact)
+    watcher.look_once()
+    assert len(loads) == 1
+    time.sleep(0.06)
+    watcher.look_once()
+    assert watcher.state.model == other_tiny.artifact.digest
+    assert watcher.state.error is None
+
+
+def test_a_failed_digest_is_tried_again_at_once_when_the_pointer_is_written_anew(
+    store: Store, other_tiny: TinyModel
+) -> None:
+    store.point_at(other_tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    store.add(other_tiny.artifact)
+    store.point_at(other_tiny.artifact.digest)
+    watcher.look_once()
+    assert watcher.state.model == other_tiny.artifact.digest
+
+
+def test_pointing_back_after_a_failure_clears_the_error_without_loading(
+    store: Store, tiny: TinyModel, loads: list[str]
+) -> None:
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    store.point_at("f" * 64)
+    watcher.look_once()
+    assert watcher.state.error is not None
+    store.point_at(tiny.artifact.digest)
+    watcher.look_once()
+    assert watcher.state.error is None
+    assert watcher.state.wanted == tiny.artifact.digest
+    assert loads == [tiny.artifact.digest, "f" * 64]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"digest": 5}',
+        '{"digest": "../../../etc"}',
+        json.dumps({"digest": "A" * 64}),
+        '{"digest": null}',
+    ],
+)
+def test_a_pointer_that_names_no_digest_is_refused_and_the_model_stays(
+    store: Store, tiny: TinyModel, loads: list[str], content: str
+) -> None:
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    store.write_pointer(content)
+    watcher.look_once()
+    assert watcher.state.model == tiny.artifact.digest
+    assert "champion.json" in str(watcher.state.error)
+    assert loads == [tiny.artifact.digest]
+
+
+def test_a_pointer_that_vanishes_leaves_the_model_serving(store: Store, tiny: TinyModel) -> None:
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    (store.path / "champion.json").unlink()
+    watcher.look_once()
+    assert watcher.state.model == tiny.artifact.digest
+    assert "champion.json: missing" in str(watcher.state.error)
+
+
+def test_an_artifact_whose_golden_texts_get_other_answers_is_not_served(
+    store: Store, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from ml.artifact import load_artifact, write_artifact
+
+    artifact = load_artifact(tiny.artifact.path, tiny.artifact.digest)
+    wrong = replace(artifact.golden[0], probabilities=(0.0, 1.0, 0.0))
+    lying = write_artifact(store.path / "artifacts", replace(artifact, golden=(wrong, *artifact.golden[1:])))
+    store.point_at(lying.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    assert watcher.state.model is None
+    assert "golden.json" in str(watcher.state.error)
+
+
+def test_even_an_unforeseen_failure_does_not_end_the_watch(
+    store: Store, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(champion, "Predictor", lambda *_: 1 / 0)
+        watcher.look_once()
+    assert "ZeroDivisionError" in str(watcher.state.error)
+    store.point_at(tiny.artifact.digest)
+    watcher.look_once()
+    assert watcher.state.model == tiny.artifact.digest
+
+
+def test_a_store_is_named_by_a_file_url() -> None:
+    assert store_path("file:///srv/a%20store") == Path("/srv/a store")
+    for url in ("/srv/store", "s3://bucket/store", "file://host/store", "file:relative", ""):
+        with pytest.raises(ValueError, match="expected file:///absolute/path"):
+            store_path(url)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ml.artifact import Artifact, ArtifactError, GoldenCase, load_artifact
+from ml.label_set import LABELS
+from ml.predict import OnnxNetwork, Predictor, check_golden, main
+from tests.ml.conftest import ROOT, TinyModel
+
+ODD_TEXTS = ["", " \n", "😀", "\x00", "\ud800", "\u200b", "好" * 10_000, "a", "。。。", "很好 " * 3000]
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny: TinyModel) -> Artifact:
+    return load_artifact(tiny.artifact.path, tiny.artifact.digest)
+
+
+@pytest.fixture(scope="module")
+def predictor(artifact: Artifact) -> Predictor:
+    return Predictor(artifact)
+
+
+def test_every_text_gets_a_label_a_score_and_probabilities(predictor: Predictor) -> None:
+    predictions = predictor.predict(ODD_TEXTS)
+    assert len(predictions) == len(ODD_TEXTS)
+    for prediction in predictions:
+        assert tuple(prediction.probabilities) == LABELS
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert prediction.score == prediction.probabilities[prediction.label]
+        assert prediction.score == max(prediction.probabilities.values())
+
+
+def test_answers_do_not_depend_on_the_other_texts_and_keep_their_order(
+    predictor: Predictor, some_examples: list[object]
+) -> None:
+    texts = [example.text for example in some_examples[:150]] + ODD_TEXTS  # type: ignore[attr-defined]
+    together = predictor.predict(texts)
+    for text, found in zip(texts, together, strict=True):
+        alone = predictor.predict([text])[0]
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-5)
+    backwards = predictor.predict(texts[::-1])[::-1]
+    assert [one.label for one in backwards] == [one.label for one in together]
+
+
+def test_no_texts_give_no_predictions(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+
+
+def test_several_threads_may_ask_at_once(predictor: Predictor) -> None:
+    texts = ["物流很快，质量也好", "太差了", "一般"] * 20
+    expected = [one.label for one in predictor.predict(texts)]
+    answers: list[list[str]] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append([one.label for one in predictor.predict(texts)]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 8
+
+
+def test_the_golden_texts_get_their_recorded_probabilities(predictor: Predictor, artifact: Artifact) -> None:
+    check_golden(predictor, artifact)
+
+
+@pytest.mark.parametrize("probabilities", [(0.9, 0.05, 0.05), (float("nan"),) * 3])
+def test_another_answer_to_a_golden_text_is_refused(
+    predictor: Predictor, artifact: Artifact, probabilities: tuple[float, ...]
+) -> None:
+    wrong = replace(artifact, golden=(*artifact.golden[:2], GoldenCase("很好看", probabilities)))
+    with pytest.raises(ArtifactError, match=r"golden\.json: probabilities of '很好看'"):
+        check_golden(predictor, wrong)
+
+
+def test_another_models_answers_do_not_pass_for_ours(predictor: Predictor, other_tiny: TinyModel) -> None:
+    other = load_artifact(other_tiny.artifact.path, other_tiny.artifact.digest)
+    with pytest.raises(ArtifactError, match=r"golden\.json"):
+        check_golden(predictor, other)
+
+
+def test_bytes_that_are_no_graph_are_refused() -> None:
+    with pytest.raises(ArtifactError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+        OnnxNetwork(b"not a graph")
+
+
+def test_the_command_prints_a_line_for_each_text(tiny: TinyModel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--artifact", str(tiny.artifact.path), "很好看", "太差了"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["很好看", "太差了"]
+    assert all(line.split()[0] in LABELS for line in lines)
+
+
+def test_the_command_turns_a_file_into_a_csv_in_the_same_order(
+    tiny: TinyModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"第{number}条，很好" for number in range(150)] + ["", '有,逗号和"引号"']
+    source, target = tmp_path / "in.txt", tmp_path / "out.csv"
+    source.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    arguments = ["--artifact", str(tiny.artifact.path), "--file", str(source)]
+    assert main([*arguments, "--out", str(target)]) == 0
+    with target.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == texts
+    assert {row["label"] for row in rows} <= set(LABELS)
+    assert all(float(row["score"]) == max(float(row[label]) for label in LABELS) for row in rows)
+    assert "predicting" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "text,label,score,negative,neutral,positive"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "Give texts, or --file"),
+        (["--file", "a.txt", "text"], 2, "Give texts, or --file"),
+        (["--file", "/nowhere/a.txt"], 1, "/nowhere/a.txt"),
+        (["--digest", "0" * 64, "text"], 1, "expected 0000"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    tiny: TinyModel, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
+) -> None:
+    assert main(["--artifact", str(tiny.artifact.path), *arguments]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_predicting_and_serving_need_neither_torch_nor_onnx() -> None:
+    code = "import sys, ml.predict, ml.serve, ml.client; print(*{'torch', 'onnx'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
+
+
+def test_the_clients_module_needs_no_inference_runtime() -> None:
+    names = "ml.client, ml.text, ml.label_set, ml.metrics, ml.bootstrap, ml.training_config"
+    code = f"import sys, {names}; print(*{{'torch', 'onnx', 'onnxruntime', 'fastapi'}} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
