@@ -1,0 +1,195 @@
+"""A trainer: one site's process. It reads its own shard and nothing else, and sends gradients, never texts.
+
+    python -m federated.trainer --aggregator http://127.0.0.1:9000 --site food --shard FILE --validation FILE
+
+The site's bearer token comes in the environment (HUISHENG_SITE_TOKEN). Exit status: 0 the run is done, 2 wrong
+usage or a bad shard, 10 the aggregator refused this site for good, 11 the aggregator could not be reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from federated.protocol import TOKEN_VARIABLE, MessageError, Metrics, Tensors, decode_message, encode_message
+from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, epoch_batches, read_examples
+from ml.model import SentimentLSTM, build_model
+from ml.model_config import ModelConfig
+from ml.tokenizer import TokenizerSettings, make_tokenizer
+from ml.train import batch_gradient, evaluate
+from ml.vocabulary import Vocabulary, count_tokens
+
+EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE = 2, 10, 11
+CONNECT_ATTEMPTS = 30  # a second apart: the aggregator may still be starting, or starting again
+# The held answer of a round comes when the slowest site has answered, so reading may take long.
+TIMEOUT = httpx.Timeout(connect=10, write=60, read=600, pool=10)
+
+log = logging.getLogger("federated.trainer")
+
+
+class AggregatorError(Exception):
+    """The aggregator refused (permanent) or could not be reached."""
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class AggregatorClient:
+    """The trainer's only way out."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close the connection to the aggregator."""
+        self._http.close()
+
+    def settings(self) -> dict[str, Any]:
+        """What to prepare before joining: the tokenizer settings."""
+        response = self._send("GET", "/v1/settings", b"")
+        try:
+            return dict(response.json())
+        except (ValueError, TypeError) as error:
+            raise MessageError(f"/v1/settings is not a JSON object: {response.text[:200]!r}") from error
+
+    def join(self, counts: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
+        return decode_message(self._send("POST", "/v1/join", encode_message(counts, {})).content)
+
+    def exchange(
+        self, round_number: int, header: Mapping[str, Any], gradients: Tensors
+    ) -> tuple[dict[str, Any], Tensors]:
+        """Upload a round's update, wait until the round is closed, and return the next round's parameters."""
+        body = encode_message(header, gradients)
+        return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", body).content)
+
+    def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
+        """Send until it is answered. Sending again is safe: an update counts once per site and round."""
+        for attempt in range(1, CONNECT_ATTEMPTS + 1):
+            try:
+                response = self._http.request(method, path, content=body)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                if response.is_success:
+                    return response
+                if response.status_code < 500:
+                    raise AggregatorError(
+                        f"{path} answered {response.status_code}: {response.text[:500]}", permanent=True
+                    )
+                problem = f"{response.status_code}: {response.text[:200]}"
+            log.warning("attempt %d of %d at %s failed (%s)", attempt, CONNECT_ATTEMPTS, path, problem)
+            time.sleep(1)
+        raise AggregatorError(
+            f"no answer from the aggregator at {path} after {CONNECT_ATTEMPTS} attempts", permanent=False
+        )
+
+
+@dataclass(frozen=True)
+class SiteData:
+    site: str
+    train: list[Example]
+    validation: list[Example]
+
+
+def take_part(client: AggregatorClient, data: SiteData) -> int:
+    """Take part in a run until it is done; returns the number of rounds this site answered."""
+    tokenizer = make_tokenizer(TokenizerSettings.from_json(client.settings()["tokenizer"]))
+    token_counts = count_tokens((example.text for example in data.train), tokenizer)
+    plan, parameters = client.join(
+        {"samples": len(data.train), "validation_samples": len(data.validation), "token_counts": token_counts}
+    )
+    vocabulary = Vocabulary(plan["vocabulary"])
+    train = encode_dataset(data.train, tokenizer, vocabulary, plan["max_length"])
+    validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
+    model = build_model(ModelConfig.from_json(plan["model"]), to_torch(parameters))
+    seed = zlib.crc32(f"{plan['seed']}/{data.site}".encode())
+    batches = epoch_batches(len(train), plan["batch_size"], seed)
+    header, answered = plan, 0
+    while not header["done"]:
+        round_number = int(header["round"])
+        model.load_state_dict(to_torch(parameters))
+        torch.manual_seed(seed + round_number)
+        gradient = batch_gradient(model.train(), collate(train, next(batches)), plan["label_smoothing"])
+        update: dict[str, Any] = {
+            "site": data.site,
+            "batch": asdict(Metrics(gradient.samples, gradient.loss_sum, gradient.correct)),
+        }
+        if header["validate"] and len(validation):
+            update["validation"] = asdict(measure(model, validation))
+        sums = {name: value.numpy() for name, value in gradient.sums.items()}
+        header, parameters = client.exchange(round_number, update, sums)
+        answered += 1
+    return answered
+
+
+def to_torch(parameters: Tensors) -> dict[str, torch.Tensor]:
+    # safetensors reads into memory of its own, so nothing else holds these arrays.
+    return {name: torch.from_numpy(np.require(value, requirements="W")) for name, value in parameters.items()}
+
+
+def measure(model: SentimentLSTM, dataset: Dataset) -> Metrics:
+    evaluation = evaluate(model, dataset)
+    correct = sum(evaluation.confusion[index][index] for index in range(len(evaluation.confusion)))
+    return Metrics(evaluation.samples, evaluation.loss * evaluation.samples, correct)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m federated.trainer", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--aggregator", required=True, help="address of the run's aggregator, e.g. http://127.0.0.1:9000"
+    )
+    parser.add_argument("--site", required=True, help="this site's name, as the aggregator knows it")
+    parser.add_argument(
+        "--shard", required=True, type=Path, help="JSONL file of this site's training samples"
+    )
+    parser.add_argument(
+        "--validation", required=True, type=Path, help="JSONL file of this site's validation samples"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s %(levelname)s trainer[{options.site}] %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        log.error("%s is not in the environment: set it to this site's token", TOKEN_VARIABLE)
+        return EXIT_USAGE
+    try:
+        data = SiteData(options.site, read_examples(options.shard), read_examples(options.validation))
+        if not data.train:
+            raise InvalidShard(f"{options.shard.name}: holds no sample; cut the shard again")
+        log.info("%d training and %d validation samples", len(data.train), len(data.validation))
+        with contextlib.closing(AggregatorClient(options.aggregator, token)) as client:
+            answered = take_part(client, data)
+    except (InvalidShard, OSError) as error:
+        log.error("the shard cannot be used: %s", error)
+        return EXIT_USAGE
+    except MessageError as error:
+        log.error("the aggregator sent something else than a message: %s", error)
+        return EXIT_REFUSED
+    except AggregatorError as error:
+        log.error("%s", error)
+        return EXIT_REFUSED if error.permanent else EXIT_UNREACHABLE
+    log.info("the run is done; this site answered %d rounds", answered)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

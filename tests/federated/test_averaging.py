@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federated.averaging import InconsistentUpdates, average_gradients, check_update
+from federated.protocol import Metrics, Tensors, Update
+from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
+from ml.model import ModelConfig, SentimentLSTM, build_model, initial_parameters
+from ml.tokenizer import TokenizerSettings, make_tokenizer
+from ml.train import FIRST_TRAINING, BatchGradient, batch_gradient, make_server_optimizer, train_centrally
+from ml.vocabulary import build_vocabulary, count_tokens
+from tests.federated.conftest import SITES, TRAIN_SAMPLES, write_reviews
+
+LABEL_SMOOTHING = 0.05
+
+
+@pytest.fixture(scope="module")
+def shards() -> list[Dataset]:
+    """What the sites train on, encoded with one vocabulary."""
+    tokenizer = make_tokenizer(TokenizerSettings())
+    examples = [
+        [Example(review["text"], review["label"]) for review in write_reviews(site, "", TRAIN_SAMPLES[site])]
+        for site in SITES
+    ]
+    texts = (example.text for shard in examples for example in shard)
+    vocabulary = build_vocabulary(count_tokens(texts, tokenizer), max_size=500, min_count=1)
+    return [encode_dataset(shard, tokenizer, vocabulary, 32) for shard in examples]
+
+
+@pytest.fixture(scope="module")
+def config(shards: list[Dataset]) -> ModelConfig:
+    """A small network that drops nothing: what is dropped is drawn anew for each batch."""
+    size = 1 + max(int(shard.token_ids.max()) for shard in shards)
+    return ModelConfig(size, embedding_dim=12, hidden_dim=8, dropout=0.0, embedding_dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def double_model(config: ModelConfig) -> SentimentLSTM:
+    return build_model(config, initial_parameters(config, seed=3)).double().train()
+
+
+def take_gradient(model: SentimentLSTM, dataset: Dataset, rows: list[int] | None = None) -> BatchGradient:
+    chosen = range(len(dataset)) if rows is None else rows
+    return batch_gradient(model, collate(dataset, list(chosen)), LABEL_SMOOTHING)
+
+
+def as_update(site: str, result: BatchGradient) -> Update:
+    gradients = {name: value.numpy().copy() for name, value in result.sums.items()}
+    return Update(site, 1, gradients, Metrics(result.samples, result.loss_sum, result.correct))
+
+
+def assert_same_direction(averaged: Tensors, pooled: BatchGradient, tolerance: float) -> None:
+    for name, total in pooled.sums.items():
+        expected = total.numpy() / pooled.samples
+        size = np.linalg.norm(expected)
+        assert size > 0, name
+        assert np.linalg.norm(averaged[name] - expected) <= tolerance * size, name
+
+
+def test_the_average_of_the_sites_gradients_is_the_gradient_of_all_their_samples(
+    shards: list[Dataset], double_model: SentimentLSTM
+) -> None:
+    updates = [
+        as_update(site, take_gradient(double_model, shard)) for site, shard in zip(SITES, shards, strict=True)
+    ]
+    averaged = average_gradients(updates)
+    assert {value.dtype for value in averaged.values()} == {np.dtype(np.float64)}
+    assert_same_direction(averaged, take_gradient(double_model, pool_datasets(shards)), 1e-9)
+
+
+@settings(max_examples=8, deadline=None)
+@given(owners=st.lists(st.integers(0, 4), min_size=40, max_size=40))
+def test_whatever_the_split_the_average_is_the_same(
+    shards: list[Dataset], double_model: SentimentLSTM, owners: list[int]
+) -> None:
+    pool = pool_datasets(shards)
+    parts = {owner: [row for row, mine in enumerate(owners) if mine == owner] for owner in set(owners)}
+    updates = [
+        as_update(f"site-{owner}", take_gradient(double_model, pool, rows)) for owner, rows in parts.items()
+    ]
+    assert_same_direction(
+        average_gradients(updates), take_gradient(double_model, pool, list(range(40))), 1e-9
+    )
+
+
+def test_averaging_the_sites_means_instead_would_not_be_that_gradient(
+    shards: list[Dataset], double_model: SentimentLSTM
+) -> None:
+    """The sites differ in size, so the two averages differ: the tests above can tell them apart."""
+    results = [take_gradient(double_model, shard) for shard in shards]
+    means = [result.sums["output.weight"].numpy() / result.samples for result in results]
+    pooled = take_gradient(double_model, pool_datasets(shards))
+    expected = pooled.sums["output.weight"].numpy() / pooled.samples
+    assert np.linalg.norm(np.mean(means, axis=0) - expected) > 1e-3 * np.linalg.norm(expected)
+
+
+def test_rounds_of_averaged_gradients_are_central_training_on_large_batches(
+    shards: list[Dataset], config: ModelConfig
+) -> None:
+    # A pool smaller than the batch is given whole each round, here as there.
+    training = replace(FIRST_TRAINING.with_rounds(10), averaging_decay=0.0)
+    assert sum(map(len, shards)) < training.global_batch_size
+    central = train_centrally(shards, config, training)
+
+    optimizer = make_server_optimizer(initial_parameters(config, training.seed), training)
+    for _ in range(training.rounds):
+        model = build_model(config, optimizer.parameters).train()
+        updates = [
+            as_update(site, take_gradient(model, shard)) for site, shard in zip(SITES, shards, strict=True)
+        ]
+        averaged = average_gradients(updates)
+        optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
+
+    start = initial_parameters(config, training.seed)
+    for name, value in central.state_dict().items():
+        torch.testing.assert_close(optimizer.parameters[name], value, rtol=1e-5, atol=1e-5)
+        assert (value - start[name]).abs().max() > 1e-3, f"{name} has not moved, so this shows nothing"
+
+
+def make_update(site: str, samples: int = 4, **changed: np.ndarray) -> Update:
+    random = np.random.default_rng([samples, *site.encode()])
+    gradients = {
+        "embedding.weight": random.normal(size=(6, 3)).astype(np.float32),
+        "output.bias": random.normal(size=3).astype(np.float32) * 1e5,
+    }
+    return Update(site, 1, {**gradients, **changed}, Metrics(samples, 1.5, min(samples, 2)))
+
+
+def test_the_order_of_arrival_does_not_change_a_single_bit() -> None:
+    updates = [make_update(site, samples) for site, samples in (("a", 3), ("b", 5), ("c", 7), ("d", 1))]
+    first = average_gradients(updates)
+    for arrival in itertools.permutations(updates):
+        again = average_gradients(arrival)
+        assert {name: value.tobytes() for name, value in again.items()} == {
+            name: value.tobytes() for name, value in first.items()
+        }
+
+
+def test_sums_are_divided_by_the_number_of_all_samples() -> None:
+    heavy = make_update("a", 3, **{"output.bias": np.full(3, 9.0, np.float32)})
+    light = make_update("b", 1, **{"output.bias": np.full(3, -1.0, np.float32)})
+    averaged = average_gradients([heavy, light])["output.bias"]
+    assert averaged.dtype == np.float32
+    assert averaged.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_the_average_leaves_the_updates_as_they_were() -> None:
+    update = make_update("a")
+    before = update.gradients["output.bias"].copy()
+    average_gradients([update, make_update("b")])
+    assert np.array_equal(update.gradients["output.bias"], before)
+
+
+WITH_NAN = np.array([0.0, np.nan, 0.0], np.float32)
+WITH_INFINITY = np.array([0.0, 0.0, -np.inf], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (make_update("books", **{"output.bias": np.zeros(4, np.float32)}), ["output.bias", "(4,)", "(3,)"]),
+        (make_update("books", **{"output.bias": np.zeros((3, 1), np.float32)}), ["output.bias", "(3, 1)"]),
+        (make_update("books", **{"output.bias": np.zeros(3, np.float64)}), ["output.bias", "float64"]),
+        (make_update("books", **{"output.bias": np.zeros(3, np.int32)}), ["output.bias", "int32"]),
+        (make_update("books", **{"output.bias": WITH_NAN}), ["output.bias", "NaN"]),
+        (make_update("books", **{"output.bias": WITH_INFINITY}), ["output.bias", "infinity"]),
+        (make_update("books", backdoor=np.zeros(3, np.float32)), ["backdoor"]),
+        (replace(make_update("books"), gradients={}), ["output.bias", "embedding.weight"]),
+        (make_update("books", samples=0), ["at least one sample", "0"]),
+    ],
+    ids=["size", "rank", "double", "integer", "nan", "infinity", "extra name", "no name", "no sample"],
+)
+def test_an_update_that_does_not_fit_is_refused_by_site_and_tensor(wrong: Update, words: list[str]) -> None:
+    good = make_update("art")  # comes first by name, so the wrong one is held against it
+    with pytest.raises(InconsistentUpdates) as refusal:
+        average_gradients([wrong, good])
+    for word in ["site books", *words]:
+        assert word in str(refusal.value)
+    shapes = {name: value.shape for name, value in good.gradients.items()}
+    check_update(good, shapes)
+    with pytest.raises(InconsistentUpdates, match="site books"):
+        check_update(wrong, shapes)
+
+
+def test_no_update_at_all_is_refused() -> None:
+    with pytest.raises(InconsistentUpdates, match="no update"):
+        average_gradients([])
+
+
+def test_sums_in_double_precision_are_refused_where_sites_send_them() -> None:
+    double = Update("books", 1, {"output.bias": np.zeros(3)}, Metrics(1, 0.5, 1))
+    with pytest.raises(InconsistentUpdates, match=r"books: output\.bias is float64\(3,\), wanted float32"):
+        check_update(double, {"output.bias": (3,)})
