@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from django.contrib import admin
+from django.forms import ModelForm
+from django.http import HttpRequest
+
+from .models import Article, Category, Tag
+from .services import save_article
+
+
+@admin.register(Category)
+class CategoryAdmin(admin.ModelAdmin):
+    list_display = ("name", "slug", "description")
+
+
+@admin.register(Tag)
+class TagAdmin(admin.ModelAdmin):
+    list_display = ("name", "slug")
+    search_fields = ("name",)
+
+
+@admin.register(Article)
+class ArticleAdmin(admin.ModelAdmin):
+    list_display = ("title", "author", "category", "status", "published_at")
+    list_filter = ("status", "category")
+    list_select_related = ("author", "category")
+    search_fields = ("title", "body_markdown")
+    autocomplete_fields = ("author", "tags")
+    date_hierarchy = "published_at"
+
+    def save_model(self, request: HttpRequest, obj: Article, form: ModelForm, change: bool) -> None:
+        save_article(article=obj, tags=[tag.name for tag in form.cleaned_data["tags"]])

@@ -1,0 +1,77 @@
+"""The echo of an article: how the sentiments of its comments are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db.models import Count, F, Max
+
+from .models import Article
+
+LABELS = ("positive", "neutral", "negative")  # from left to right
+
+
+@dataclass(frozen=True)
+class Echo:
+    """How many visible comments an article has, and what the model says of their present texts."""
+
+    comments: int = 0
+    negative: int = 0
+    neutral: int = 0
+    positive: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.comments - self.scored)
+
+    @property
+    def scored(self) -> int:
+        return self.negative + self.neutral + self.positive
+
+    def bars(self) -> list[Bar]:
+        """The three parts of the strip from left to right; all of no width while no comment is scored."""
+        bars, start = [], 0.0
+        for label in LABELS:
+            width = 100 * getattr(self, label) / max(self.scored, 1)
+            bars.append(Bar(label=label, start=start, width=width))
+            start += width
+        return bars
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One part of the strip; `start` and `width` are percentages of it."""
+
+    label: str
+    start: float
+    width: float
+
+
+def listen(articles: Iterable[Article]) -> dict[int, Echo]:
+    """Count the echo of each article, by article id, in two queries however many articles there are.
+
+    Comments are reached by the names of their relations: articles come before comments in the tree and import
+    nothing from there.
+    """
+    listed = Article.objects.order_by().filter(pk__in=[article.pk for article in articles])
+    visible = listed.filter(comments__status="visible")
+    comments = dict(visible.values_list("pk").annotate(n=Count("comments")))
+    newest = (
+        listed.filter(
+            comments__status="visible", comments__predictions__text_digest=F("comments__text_digest")
+        )
+        .values("comments__id")
+        .annotate(newest=Max("comments__predictions__id"))
+        .values("newest")
+    )
+    scored: dict[int, dict[str, int]] = {}
+    by_label = listed.filter(comments__predictions__in=newest).values_list(
+        "pk", "comments__predictions__label"
+    )
+    for article_id, label, count in by_label.annotate(n=Count("comments__predictions")):
+        scored.setdefault(article_id, {})[label] = count
+    return {
+        article_id: Echo(comments=count, **scored.get(article_id, {}))
+        for article_id, count in comments.items()
+    }

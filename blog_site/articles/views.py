@@ -1,0 +1,118 @@
+"""Pages to read and write articles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Count, Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from blog_site.users.models import User
+
+from .echo import Echo, listen
+from .forms import ArticleForm
+from .models import Article, ArticleQuerySet, Category, Tag
+from .pages import article_context
+from .services import render_markdown, save_article
+
+ARTICLES_PER_PAGE = 10
+POPULAR_TAGS = 20
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    popular = (
+        Tag.objects.annotate(uses=Count("articles", filter=Q(articles__status=Article.Status.PUBLISHED)))
+        .filter(uses__gt=0)
+        .order_by("-uses", "name")[:POPULAR_TAGS]
+    )
+    return _render_list(request, "articles/home.html", Article.objects.published(), popular_tags=popular)
+
+
+@require_safe
+def category(request: HttpRequest, slug: str) -> HttpResponse:
+    category = get_object_or_404(Category, slug=slug)
+    articles = Article.objects.published().filter(category=category)
+    return _render_list(request, "articles/category.html", articles, category=category)
+
+
+@require_safe
+def tag(request: HttpRequest, slug: str) -> HttpResponse:
+    tag = get_object_or_404(Tag, slug=slug)
+    return _render_list(request, "articles/tag.html", Article.objects.published().filter(tags=tag), tag=tag)
+
+
+@require_safe
+def author(request: HttpRequest, username: str) -> HttpResponse:
+    author = get_object_or_404(User, username=username)
+    articles = Article.objects.published().filter(author=author)
+    return _render_list(request, "articles/author.html", articles, author=author)
+
+
+@login_required
+@require_safe
+def mine(request: HttpRequest) -> HttpResponse:
+    written = Article.objects.filter(author=request.user).order_by("-updated_at")
+    return _render_list(request, "articles/mine.html", written)
+
+
+@require_safe
+def article(request: HttpRequest, slug: str) -> HttpResponse:
+    article = get_object_or_404(Article.objects.with_people(), slug=slug)
+    if not article.is_public() and article.author != request.user:
+        raise Http404
+    return render(request, "articles/article.html", article_context(article, request))
+
+
+@login_required
+def write(request: HttpRequest) -> HttpResponse:
+    return _write(request, Article(author=request.user))
+
+
+@login_required
+def edit(request: HttpRequest, slug: str) -> HttpResponse:
+    return _write(request, get_object_or_404(Article, slug=slug, author=request.user))
+
+
+def _write(request: HttpRequest, article: Article) -> HttpResponse:
+    """Show the form; save a draft, publish, or show a preview, as the button says that was pressed."""
+    was_public = article.status == Article.Status.PUBLISHED
+    form = ArticleForm(request.POST if request.method == "POST" else None, instance=article)
+    page: dict[str, Any] = {"form": form, "was_public": was_public, "editing": article.pk is not None}
+    if request.method != "POST":
+        return render(request, "articles/write.html", page)
+    if not form.is_valid():
+        return render(request, "articles/write.html", page, status=400)
+    if request.POST.get("action") == "preview":
+        return render(
+            request, "articles/write.html", page | {"preview": render_markdown(article.body_markdown)}
+        )
+    published = request.POST.get("action") == "publish"
+    article.status = Article.Status.PUBLISHED if published else Article.Status.DRAFT
+    saved = save_article(article=form.save(commit=False), tags=form.cleaned_data["tag_names"])
+    messages.success(request, _saved_message(published=published, was_public=was_public))
+    return redirect(saved)
+
+
+def _saved_message(*, published: bool, was_public: bool) -> str:
+    if published:
+        return _("修改已保存。") if was_public else _("文章已发布。")
+    return _("文章已撤回为草稿，只有你能看到。") if was_public else _("草稿已保存，只有你能看到。")
+
+
+def _render_list(
+    request: HttpRequest, template: str, articles: ArticleQuerySet, **context: Any
+) -> HttpResponse:
+    """Render a page of articles with the echo of each."""
+    listed = articles.with_people().defer("body_markdown", "body_html")
+    page = Paginator(listed, ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
+    echoes = listen(page.object_list)
+    entries = [(article, echoes.get(article.pk, Echo())) for article in page.object_list]
+    return render(request, template, {"page": page, "entries": entries, "now": timezone.now(), **context})

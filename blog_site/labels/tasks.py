@@ -1,0 +1,33 @@
+"""Celery tasks of labels: each takes an id, loads, calls one service."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+from django.conf import settings
+
+from . import services
+from .labellers import LabellerError, LabellerUnavailable, make_labeller
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="labels.label_comment", ignore_result=True)
+def label_comment(comment_id: int) -> None:
+    """Label one comment; what goes wrong is left to the sweep, which asks again when that makes sense."""
+    waiting = services.unlabelled_comments(labeller=make_labeller(settings)).filter(pk=comment_id).first()
+    if waiting is None:
+        return
+    try:
+        services.label_comment(comment=waiting)
+    except LabellerError as error:
+        if isinstance(error, LabellerUnavailable):
+            services.report_unavailable(error)
+        logger.warning("comment %s: left to the sweep: %s", comment_id, error)
+
+
+@shared_task(name="labels.sweep_unlabelled", ignore_result=True)
+def sweep_unlabelled() -> None:
+    """Label what is still unlabelled."""
+    services.sweep_unlabelled()

@@ -1,0 +1,239 @@
+"""All settings, read from the environment once; README.md has the table.
+
+Out of the box: SQLite and a broker in a folder, everything under `var/`. `var/env` (written by `make demo`) holds
+what the processes of one machine share, so that `manage.py` in a second terminal talks to the same services.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(env.str("ENV_FILE", default=str(BASE_DIR / "var" / "env")))
+VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
+
+# -- Django ------------------------------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="")
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set: export a long random string, set DEBUG=1, or run `make demo` once."
+        )
+    SECRET_KEY = "only for DEBUG: sessions signed with this key are worth nothing"  # noqa: S105
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "drf_spectacular",
+    "django_celery_beat",
+    "blog_site.users",
+    "blog_site.articles",
+    "blog_site.comments",
+    "blog_site.labels",
+    "blog_site.training",
+    "blog_site.api",
+    "blog_site.demo",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "blog_site.urls"
+WSGI_APPLICATION = "blog_site.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# -- Data: SQLite (WAL) here, MySQL or MariaDB through DATABASE_URL ------------------------------------------------
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,  # seconds a writer waits for another one
+        "transaction_mode": "IMMEDIATE",  # a transaction that reads first and writes later would fail at once otherwise
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
+    DATABASES["default"]["OPTIONS"] = {
+        "charset": "utf8mb4",
+        "connect_timeout": 5,
+        "isolation_level": "read committed",
+        "init_command": "SET sql_mode='STRICT_TRANS_TABLES'",
+    }
+    DATABASES["default"]["TEST"] = {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_bin"}
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+
+REDIS_URL = env.str("REDIS_URL", default="")
+if REDIS_URL:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            "KEY_PREFIX": "huisheng",
+            "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
+        }
+    }
+    SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    SESSION_ENGINE = "django.contrib.sessions.backends.db"
+
+# -- People ------------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "users.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "users:sign_in"
+LOGIN_REDIRECT_URL = "articles:home"
+LOGOUT_REDIRECT_URL = "articles:home"
+
+# -- Language and time: Chinese first ------------------------------------------------------------------------------
+
+LANGUAGE_CODE = env.str("LANGUAGE_CODE", default="zh-hans")  # of the command line; browsers choose their own
+LANGUAGES = [("zh-hans", _("简体中文")), ("en", _("英语"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = "Asia/Shanghai"
+USE_TZ = True
+
+# -- Static files and safety behind TLS ----------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+TLS = env.bool("TLS", default=False)  # set behind a proxy that speaks HTTPS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
+SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
+
+# -- API -----------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticatedOrReadOnly"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Huisheng 回声",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+# -- Celery ----------------------------------------------------------------------------------------------------------
+
+QUEUE_DIR = VAR_DIR / "queue"
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="folder://localhost//")
+if CELERY_BROKER_URL.startswith("folder:"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(QUEUE_DIR / "messages"),
+        "data_folder_out": str(QUEUE_DIR / "messages"),
+        "processed_folder": str(QUEUE_DIR / "taken"),
+        "control_folder": str(QUEUE_DIR / "control"),
+        "polling_interval": 0.05,  # seconds; kombu's default of 1 s would be seen on the page
+    }
+else:
+    # A request that queues a nudge must not hang on a lost broker: the sweep finds the row anyway.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 10}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"  # rows made by training/migrations
+CELERY_BEAT_MAX_LOOP_INTERVAL = 2
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+# -- The loop ----------------------------------------------------------------------------------------------------------
+
+COMMENT_MAX_CHARACTERS = 10_000
+# Tasks that a new comment is queued for, by name: comments know nothing of the apps after them.
+COMMENT_POSTED_TASKS = ["comments.score_comment", "labels.label_comment"]
+# A comment younger than this may still be on its way through the queue; the sweep leaves it alone.
+SWEEP_AFTER_SECONDS = env.int("SWEEP_AFTER_SECONDS", default=20)
+SWEEP_BATCH = env.int("SWEEP_BATCH", default=200)
+
+INFERENCE_URL = env.str("INFERENCE_URL", default="http://127.0.0.1:8001")
+INFERENCE_TIMEOUT_SECONDS = env.float("INFERENCE_TIMEOUT_SECONDS", default=5.0)
+
+LABELLER = env.str("LABELLER", default="snownlp")  # snownlp | openai
+LABELLER_BASE_URL = env.str("LABELLER_BASE_URL", default="")
+LABELLER_API_KEY = env.str("LABELLER_API_KEY", default="")
+LABELLER_MODEL = env.str("LABELLER_MODEL", default="")
+LABELLER_TIMEOUT_SECONDS = env.float("LABELLER_TIMEOUT_SECONDS", default=30.0)
+LABEL_MIN_CONFIDENCE = env.float("LABEL_MIN_CONFIDENCE", default=0.7)
+
+ARTIFACT_STORE_URL = env.str("ARTIFACT_STORE_URL", default=f"file://{VAR_DIR / 'store'}")
+TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")
+TRAINING_RUNS_DIR = VAR_DIR / "runs"
+TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)
+TRAINING_RUN_DEADLINE_SECONDS = env.int("TRAINING_RUN_DEADLINE_SECONDS", default=3600)
+GATE_MAX_MACRO_F1_DROP = env.float("GATE_MAX_MACRO_F1_DROP", default=0.01)
+ROLLOUT_DEADLINE_SECONDS = env.int("ROLLOUT_DEADLINE_SECONDS", default=30)
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {"httpx": {"level": "WARNING"}},
+}

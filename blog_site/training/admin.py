@@ -1,0 +1,259 @@
+"""Runs, model versions and rollouts in the admin: it shows and triggers, services decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
+
+from blog_site.comments.models import Sentiment
+from blog_site.training import services
+from blog_site.training.federation import report_file
+from blog_site.training.models import ModelVersion, Rollout, Run, Site
+from blog_site.training.pictures import make_curve
+from blog_site.training.rollout import RolloutRefused, rollback_model
+
+PICTURES = ("curves.png", "confusion.png", "classes.png", "sites.png", "report.json")
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that only services write."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Site)
+class SiteAdmin(admin.ModelAdmin):
+    list_display = ["name", "slug", "active"]
+    list_editable = ["active"]
+    readonly_fields = ["slug"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # a category makes its site
+
+    def has_delete_permission(self, request: HttpRequest, obj: Site | None = None) -> bool:
+        return False
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnly):
+    list_display = [
+        "__str__",
+        "state",
+        "trigger",
+        "new_samples",
+        "model_version",
+        "state_reason",
+        "started_at",
+        "ended_at",
+    ]
+    list_filter = ["state"]
+    list_select_related = ["model_version"]
+    # What the pictures and tables above them do not say already.
+    fields = ["trigger", "champion", "model_version", "samples_until", "started_at", "ended_at"]
+    change_list_template = "admin/training/run/change_list.html"
+    change_form_template = "admin/training/run/change_form.html"
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        mine = [
+            path("start/", wrap(require_POST(self.start_view)), name="training_run_start"),
+            path("<int:run_id>/abort/", wrap(require_POST(self.abort_view)), name="training_run_abort"),
+            path("<int:run_id>/progress/", wrap(self.progress_view), name="training_run_progress"),
+            path("<int:run_id>/files/<str:name>", wrap(self.file_view), name="training_run_file"),
+        ]
+        return mine + super().get_urls()
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        run = Run.objects.filter(pk=unquote(object_id)).first() if unquote(object_id).isdecimal() else None
+        context = describe_run(run) if run else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
+
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        if not request.user.is_superuser:
+            raise PermissionDenied
+        try:
+            run = services.start_run(
+                trigger=f"admin:{request.user.get_username()}", force=bool(request.POST.get("force"))
+            )
+        except services.TrainingError as error:
+            self.message_user(request, str(error), messages.WARNING)
+            return HttpResponseRedirect(reverse("admin:training_run_changelist"))
+        return HttpResponseRedirect(reverse("admin:training_run_change", args=[run.pk]))
+
+    def abort_view(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        if not request.user.is_superuser:
+            raise PermissionDenied
+        run = get_object_or_404(Run, pk=run_id)
+        services.abort_run(run=run, reason=_("由 %(name)s 中止") % {"name": request.user.get_username()})
+        return HttpResponseRedirect(reverse("admin:training_run_change", args=[run.pk]))
+
+    def progress_view(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """The part of the run's page that changes while it trains."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        run = get_object_or_404(Run, pk=run_id)
+        response = render(request, "admin/training/run/_progress.html", describe_run(run))
+        response["X-Run-Ended"] = "1" if run.has_ended() else "0"
+        return response
+
+    def file_view(self, request: HttpRequest, run_id: int, name: str) -> FileResponse:
+        """A picture or the report, as saved beside the artifact."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        run = get_object_or_404(Run.objects.select_related("model_version"), pk=run_id)
+        if run.model_version is None or name not in PICTURES:
+            raise Http404
+        file = report_file(run.model_version.digest, name)
+        if not file.is_file():
+            raise Http404
+        return FileResponse(file.open("rb"))
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """The context of the run's page."""
+    rounds = list(run.rounds.all())
+    planned = run.rounds_planned or len(rounds)
+    measured = [
+        (row.number, row.validation_accuracy) for row in rounds if row.validation_accuracy is not None
+    ]
+    return {
+        "run": run,
+        "curves": [
+            make_curve(_("损失"), [row.loss for row in rounds], planned=planned),
+            make_curve(
+                _("准确率"), [row.accuracy for row in rounds], planned=planned, top=1.0, measured=measured
+            ),
+        ],
+        "rounds_done": len(rounds),
+        "rounds_planned": planned,
+        "seconds": sum(row.seconds for row in rounds),
+        "bytes_up": sum(row.bytes_up for row in rounds),
+        "bytes_down": sum(row.bytes_down for row in rounds),
+        "site_rows": describe_sites(run),
+        "class_rows": describe_classes(run),
+        "confusion_rows": describe_confusion(run),
+        "sentiments": Sentiment.labels,
+        "pictures": [name for name in PICTURES if name.endswith(".png")] if run.report else [],
+    }
+
+
+def describe_sites(run: Run) -> list[dict[str, Any]]:
+    newest = run.rounds.order_by("-number").first()
+    measured = run.rounds.exclude(validation_accuracy=None).order_by("-number").first()
+    heldout = run.report["candidate_evaluation"]["sites"] if run.report else {}
+    return [
+        {
+            "name": part.site.name,
+            "samples": part.samples,
+            "class_counts": [part.class_counts.get(label, 0) for label in Sentiment.values],
+            "missing": part.site.slug in run.missing_sites,
+            "loss": newest.sites.get(part.site.slug, {}).get("loss") if newest else None,
+            "validation": measured.sites.get(part.site.slug, {}).get("validation_accuracy")
+            if measured
+            else None,
+            "heldout": heldout.get(part.site.slug, {}).get("accuracy"),
+        }
+        for part in run.sites.select_related("site")
+    ]
+
+
+def describe_classes(run: Run) -> list[dict[str, Any]]:
+    if not run.report:
+        return []
+    champion = (run.report["champion_evaluation"] or {}).get("per_class", {})
+    per_class = run.report["candidate_evaluation"]["per_class"]
+    return [
+        {
+            "name": sentiment.label,
+            "champion_f1": champion.get(sentiment.value, {}).get("f1"),
+            **per_class[sentiment.value],
+        }
+        for sentiment in Sentiment
+    ]
+
+
+def describe_confusion(run: Run) -> list[tuple[str, list[int]]]:
+    if not run.report:
+        return []
+    confusion = run.report["candidate_evaluation"]["confusion"]
+    return [(str(label), row) for label, row in zip(Sentiment.labels, confusion, strict=True)]
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(ReadOnly):
+    list_display = [
+        "short_digest",
+        "state",
+        "macro_f1",
+        "accuracy",
+        "made_by",
+        "parent",
+        "created_at",
+        "state_reason",
+    ]
+    list_filter = ["state"]
+    list_select_related = ["parent"]
+    actions = ["put_back"]
+
+    @admin.display(description=gettext_lazy("宏平均 F1"))
+    def macro_f1(self, version: ModelVersion) -> str:
+        return f"{version.metrics['macro_f1']:.4f}"
+
+    @admin.display(description=gettext_lazy("准确率"))
+    def accuracy(self, version: ModelVersion) -> str:
+        return f"{version.metrics['accuracy']:.4f}"
+
+    @admin.display(description=gettext_lazy("训练"))
+    def made_by(self, version: ModelVersion) -> str:
+        run = version.runs.first()
+        return (
+            format_html('<a href="{}">{}</a>', reverse("admin:training_run_change", args=[run.pk]), run)
+            if run
+            else "-"
+        )
+
+    @admin.action(description=gettext_lazy("回滚到所选版本"), permissions=["roll_back"])
+    def put_back(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
+        if chosen.count() != 1:
+            self.message_user(request, _("请只选一个版本"), messages.ERROR)
+            return
+        try:
+            rollout = rollback_model(to=chosen.get(), actor=f"admin:{request.user.get_username()}")
+        except RolloutRefused as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        self.message_user(request, _("正在换上 %(model)s，进展见上线记录") % {"model": rollout.model_version})
+
+    def has_roll_back_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+
+@admin.register(Rollout)
+class RolloutAdmin(ReadOnly):
+    list_display = ["__str__", "state", "actor", "reason", "created_at", "ended_at"]
+    list_filter = ["state"]
+    list_select_related = ["model_version", "previous"]

@@ -1,0 +1,48 @@
+"""The only door to federated/: shards and artifacts in the store, and the launcher that runs training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from federated.launch import Launcher
+from federated.launch.local import LocalLauncher
+from federated.partition import partition_by_dirichlet
+from federated.protocol import RoundRecord, RunSpec, RunStatus, SiteSpec
+from federated.store import FolderStore, StoreError, open_store
+
+__all__ = [
+    "RoundRecord",
+    "RunSpec",
+    "RunStatus",
+    "SiteSpec",
+    "StoreError",
+    "artifact_store",
+    "launcher",
+    "partition_by_dirichlet",
+    "put_shard",
+    "report_file",
+]
+
+
+def artifact_store() -> FolderStore:
+    return open_store(settings.ARTIFACT_STORE_URL)
+
+
+def launcher() -> Launcher:
+    """The launcher that TRAINING_LAUNCHER names."""
+    if settings.TRAINING_LAUNCHER == "local":
+        return LocalLauncher(Path(settings.TRAINING_RUNS_DIR))
+    raise ImproperlyConfigured(f"TRAINING_LAUNCHER is {settings.TRAINING_LAUNCHER!r}; known: local")
+
+
+def put_shard(samples: Iterable[Mapping[str, Any]]) -> str:
+    return artifact_store().put_shard(samples)
+
+
+def report_file(digest: str, name: str) -> Path:
+    return artifact_store().report(digest) / name

@@ -1,0 +1,344 @@
+"""Starting runs and moving them on, one state at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from blog_site.articles.models import Category
+from blog_site.labels.models import Sample
+from blog_site.training import federation
+from blog_site.training.gate import judge_candidate
+from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
+from blog_site.training.rollout import RolloutRefused, advance_rollout, promote_model, repeat_pointer
+
+log = logging.getLogger(__name__)
+
+
+class TrainingError(Exception):
+    """A run was not started; the text says why and what to do."""
+
+
+class RunActive(TrainingError):
+    pass
+
+
+class TooFewLabels(TrainingError):
+    pass
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    slug: str
+    name: str
+    train: int
+    validation: int
+    test: int
+    class_counts: dict[str, int]  # of the training samples
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would do; `--dry-run` prints it."""
+
+    sites: tuple[SitePlan, ...]
+    new_samples: int
+    champion: ModelVersion | None
+    rounds: int | None
+    samples_until: datetime
+
+    @property
+    def train_samples(self) -> int:
+        return sum(site.train for site in self.sites)
+
+    @property
+    def heldout_samples(self) -> int:
+        return sum(site.test for site in self.sites)
+
+
+# -- Planning and starting -------------------------------------------------------------------------------------
+
+
+def sync_sites() -> None:
+    """Every article category is a site; a moderator may take one out of training in the admin."""
+    known = set(Site.objects.values_list("slug", flat=True))
+    missing = [Site(slug=c.slug, name=c.name) for c in Category.objects.all() if c.slug not in known]
+    Site.objects.bulk_create(missing, ignore_conflicts=True)
+
+
+def plan_run(*, sites: int | None = None, rounds: int | None = None) -> RunPlan:
+    """Count what a run would train on: the active sites with most training samples, at most `sites` of them."""
+    sync_sites()
+    until = timezone.now()
+    counts: dict[str, Counter[tuple[str, str]]] = {}
+    rows = Sample.objects.filter(changed_at__lte=until).values_list("site", "split", "label")
+    for site, split, label in rows.iterator(chunk_size=5000):
+        counts.setdefault(site, Counter())[split, label] += 1
+    plans = [_plan_site(site, counts.get(site.slug, Counter())) for site in Site.objects.filter(active=True)]
+    trainable = sorted((plan for plan in plans if plan.train > 0), key=lambda plan: (-plan.train, plan.slug))
+    return RunPlan(
+        tuple(trainable[:sites]), count_new_samples(), ModelVersion.objects.champion(), rounds, until
+    )
+
+
+def _plan_site(site: Site, counts: Counter[tuple[str, str]]) -> SitePlan:
+    def total(split: str) -> int:
+        return sum(count for (in_split, _), count in counts.items() if in_split == split)
+
+    class_counts = {label: count for (split, label), count in sorted(counts.items()) if split == "train"}
+    return SitePlan(site.slug, site.name, total("train"), total("validation"), total("test"), class_counts)
+
+
+def count_new_samples() -> int:
+    """Samples made or changed since the last run that reached the gate cut its shards."""
+    last = Run.objects.filter(state__in=[Run.State.PROMOTED, Run.State.REFUSED]).first()
+    samples = Sample.objects.filter(site__in=Site.objects.filter(active=True).values("slug"))
+    return samples.filter(changed_at__gt=last.samples_until).count() if last else samples.count()
+
+
+def start_run(
+    *,
+    trigger: str,
+    sites: int | None = None,
+    rounds: int | None = None,
+    min_labels: int | None = None,
+    force: bool = False,
+) -> Run:
+    """Start a run, or raise RunActive or TooFewLabels. `force` trains even without new samples."""
+    active = Run.objects.active()
+    if active is not None:
+        raise RunActive(f"训练 {active} 正在进行（{active.get_state_display()}），等它结束再开始新的一次")
+    plan = plan_run(sites=sites, rounds=rounds)
+    needed = settings.TRAINING_MIN_LABELS if min_labels is None else min_labels
+    if not plan.sites or plan.heldout_samples == 0:
+        raise TooFewLabels("没有可训练的样本：先用 manage.py import_samples 导入语料，或等评论得到标注")
+    if plan.new_samples < needed and not force:
+        raise TooFewLabels(
+            f"上次训练以来只有 {plan.new_samples} 条新样本，少于 {needed} 条；可用 --min-labels 或 --force 改变"
+        )
+    try:
+        with transaction.atomic():
+            run = Run.objects.create(
+                trigger=trigger[:60],
+                rounds_planned=rounds,
+                new_samples=plan.new_samples,
+                champion=plan.champion,
+                samples_until=plan.samples_until,
+            )
+            for site in plan.sites:
+                RunSite.objects.create(
+                    run=run,
+                    site=Site.objects.get(slug=site.slug),
+                    samples=site.train,
+                    validation_samples=site.validation,
+                    class_counts=site.class_counts,
+                )
+    except IntegrityError as error:  # another process was quicker: the database holds one active run
+        raise RunActive("另一次训练刚刚开始，等它结束再开始新的一次") from error
+    return run
+
+
+# -- Moving on ---------------------------------------------------------------------------------------------------
+
+
+def advance_run(run: Run) -> Run:
+    """Move a run one state forward if it is ready to. Never waits; two callers at once do no harm."""
+    if run.has_ended():
+        return run
+    overdue = timezone.now() - run.started_at > timedelta(seconds=settings.TRAINING_RUN_DEADLINE_SECONDS + 60)
+    if overdue:
+        return end_run(run, Run.State.FAILED, f"超过 {settings.TRAINING_RUN_DEADLINE_SECONDS} 秒的期限")
+    step: dict[str, Callable[[Run], None]] = {
+        Run.State.CUTTING: _cut,
+        Run.State.TRAINING: _follow,
+        Run.State.EVALUATING: _follow,
+        Run.State.REGISTERED: _decide,
+    }
+    try:
+        step[run.state](run)
+    except OSError as error:  # the store, or the launcher's folder and processes
+        return end_run(run, Run.State.FAILED, f"存储出错：{error}")
+    run.refresh_from_db()
+    return run
+
+
+def _move(run: Run, to: Run.State) -> bool:
+    """Change the state if nobody else has; the count of the conditional UPDATE says who did."""
+    return Run.objects.filter(pk=run.pk, state=run.state).update(state=to) == 1
+
+
+def _cut(run: Run) -> None:
+    """Write the shards. Digest-named and deterministic, so that doing it twice writes the same files."""
+    sites = list(run.sites.values_list("pk", "site__slug"))
+    for pk, slug in sites:
+        shard, samples = cut_shard(run, [slug], "train")
+        validation, validation_samples = cut_shard(run, [slug], "validation")
+        part = RunSite.objects.filter(pk=pk)
+        if samples == 0:  # every sample was deleted since the run was planned: nothing to train on
+            part.delete()
+            continue
+        part.update(
+            shard_digest=shard,
+            samples=samples,
+            validation_digest=validation,
+            validation_samples=validation_samples,
+        )
+    if not run.sites.exists():
+        end_run(run, Run.State.FAILED, "样本在开始训练前都已被删除")
+        return
+    heldout, _ = cut_shard(run, [slug for _, slug in sites], "test")
+    Run.objects.filter(pk=run.pk).update(heldout_digest=heldout)
+    _move(run, Run.State.TRAINING)
+
+
+def cut_shard(run: Run, sites: Sequence[str], split: str) -> tuple[str, int]:
+    """Write the sites' samples of one split; returns the file's digest and how many samples it holds."""
+    samples = Sample.objects.filter(site__in=sites, split=split, changed_at__lte=run.samples_until).order_by(
+        "pk"
+    )
+    rows = [
+        {"text": text, "label": label, "site": site}
+        for text, label, site in samples.values_list("text", "label", "site")
+    ]
+    return federation.put_shard(rows), len(rows)
+
+
+def _follow(run: Run) -> None:
+    """Take over what the run's processes have done; start them if they were not."""
+    status = federation.launcher().status(run.key())
+    if status.phase == "absent":
+        federation.launcher().start(make_spec(run))
+        run.refresh_from_db(fields=["state"])
+        if run.has_ended():  # aborted meanwhile, when there was nothing to stop yet
+            federation.launcher().stop(run.key())
+        return
+    record_progress(run, status)
+    if status.phase == "failed":
+        end_run(run, Run.State.FAILED, status.reason)
+    elif status.phase == "evaluating" and run.state == Run.State.TRAINING:
+        _move(run, Run.State.EVALUATING)
+    elif status.phase == "done" and status.result is not None:
+        register_model(run=run, result=status.result)
+        _move(run, Run.State.REGISTERED)
+
+
+def make_spec(run: Run) -> federation.RunSpec:
+    sites = {
+        part.site.slug: federation.SiteSpec(
+            part.shard_digest, part.samples, part.validation_digest, part.validation_samples
+        )
+        for part in run.sites.select_related("site")
+    }
+    return federation.RunSpec(
+        run=run.key(),
+        store_url=settings.ARTIFACT_STORE_URL,
+        sites=sites,
+        heldout_digest=run.heldout_digest,
+        champion_digest=run.champion.digest if run.champion else None,
+        rounds=run.rounds_planned,
+        deadline_seconds=settings.TRAINING_RUN_DEADLINE_SECONDS,
+    )
+
+
+def record_progress(run: Run, status: federation.RunStatus) -> None:
+    known = run.rounds.count()
+    fresh = [
+        Round(
+            run=run,
+            number=record.number,
+            loss=record.loss,
+            accuracy=record.accuracy,
+            seconds=record.seconds,
+            bytes_up=record.bytes_up,
+            bytes_down=record.bytes_down,
+            validation_accuracy=record.validation_accuracy,
+            sites=dict(record.sites),
+        )
+        for record in status.rounds[known:]
+    ]
+    Round.objects.bulk_create(fresh, ignore_conflicts=True)
+    Run.objects.filter(pk=run.pk).update(
+        rounds_planned=status.rounds_planned or run.rounds_planned, missing_sites=list(status.missing_sites)
+    )
+
+
+def register_model(*, run: Run, result: Mapping[str, Any]) -> ModelVersion:
+    """Make the run's artifact a model version; the same artifact is the same version."""
+    report = result["report"]
+    version, _ = ModelVersion.objects.get_or_create(
+        digest=result["artifact"],
+        defaults={
+            "parent": run.champion,
+            "metrics": report["candidate_evaluation"],
+            "size_bytes": report["size_bytes"],
+        },
+    )
+    Run.objects.filter(pk=run.pk).update(model_version=version, report=report)
+    return version
+
+
+def _decide(run: Run) -> None:
+    """Put the candidate before the gate, then wait for the inference service to follow."""
+    assert run.model_version is not None
+    assert run.report is not None
+    rollout = Rollout.objects.filter(actor=f"run:{run.pk}").first()
+    if rollout is None:
+        verdict = judge_candidate(run.report, max_macro_f1_drop=settings.GATE_MAX_MACRO_F1_DROP)
+        if not verdict.passed:
+            ModelVersion.objects.filter(pk=run.model_version_id, state=ModelVersion.State.CANDIDATE).update(
+                state=ModelVersion.State.REFUSED, state_reason=verdict.reason[:500]
+            )
+            end_run(run, Run.State.REFUSED, verdict.reason)
+            return
+        Run.objects.filter(pk=run.pk).update(state_reason=verdict.reason)
+        try:
+            rollout = promote_model(model_version=run.model_version, actor=f"run:{run.pk}")
+        except RolloutRefused as error:
+            if not Rollout.objects.filter(
+                actor=f"run:{run.pk}"
+            ).exists():  # else another worker promoted it just now
+                end_run(run, Run.State.REFUSED, str(error))
+            return
+    rollout = advance_rollout(rollout)
+    if rollout.state == Rollout.State.FAILED:
+        end_run(run, Run.State.REFUSED, rollout.reason)
+    elif rollout.state == Rollout.State.DONE or rollout.reason:
+        # Done, or the service is away and will load the champion when it starts.
+        run.refresh_from_db(fields=["state_reason"])
+        end_run(run, Run.State.PROMOTED, "；".join(filter(None, [run.state_reason, rollout.reason])))
+
+
+def end_run(run: Run, state: Run.State, reason: str) -> Run:
+    """End a run in the given state, and the processes it may still have."""
+    ended = Run.objects.filter(pk=run.pk).exclude(state__in=Run.ENDED)
+    if ended.update(state=state, state_reason=reason, active_slot=None, ended_at=timezone.now()):
+        log.info("run %s ended: %s %s", run.pk, state, reason)
+        if state == Run.State.FAILED:
+            federation.launcher().stop(run.key())
+    run.refresh_from_db()
+    return run
+
+
+def abort_run(*, run: Run, reason: str) -> Run:
+    """Stop an active run; what it had learnt is lost."""
+    return end_run(run, Run.State.FAILED, reason)
+
+
+def advance_everything() -> None:
+    """One beat: the active run, rollouts that wait for the inference service, and a pointer that was lost."""
+    run = Run.objects.active()
+    if run is not None:
+        advance_run(run)
+    for rollout in Rollout.objects.filter(state=Rollout.State.WAITING).select_related(
+        "model_version", "previous"
+    ):
+        advance_rollout(rollout)
+    repeat_pointer()

@@ -1,0 +1,21 @@
+"""People: readers, writers, moderators, administrators."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+MODERATORS = "moderators"  # the name of the group that migration 0002 makes
+
+
+class User(AbstractUser):
+    display_name = models.CharField(_("昵称"), max_length=40, blank=True)
+    bio = models.CharField(_("简介"), max_length=200, blank=True)
+
+    class Meta(AbstractUser.Meta):
+        verbose_name = _("用户")
+        verbose_name_plural = _("用户")
+
+    def __str__(self) -> str:
+        return self.display_name or self.username

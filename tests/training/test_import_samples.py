@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from blog_site.labels.models import Sample, Source
+from tests.training.rows import SITES, make_sites, opinions
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A good file of 60 rows, the first of which names its site."""
+    path = tmp_path / "opinions.csv"
+    first, *rest = opinions(60)
+    lines = [f"{first[0]},{first[1]},film", *(f"{text},{label}," for text, label in rest)]
+    path.write_text("\n".join(["text,label,site", *lines]), encoding="utf-8")
+    return path
+
+
+def test_a_file_becomes_samples_of_the_sites(corpus: Path, capsys) -> None:
+    make_sites()
+
+    call_command("import_samples", str(corpus))
+
+    assert "导入 60 条样本，0 条已有" in capsys.readouterr().out
+    assert Sample.objects.filter(source=Source.CORPUS, comment=None).count() == 60
+    assert set(Sample.objects.values_list("site", flat=True)) <= set(SITES)
+    assert Sample.objects.get(text=opinions(1)[0][0]).site == "film"
+    assert set(Sample.objects.values_list("split", flat=True)) == {"train", "validation", "test"}
+
+
+def test_importing_again_changes_nothing(corpus: Path, capsys) -> None:
+    make_sites()
+    call_command("import_samples", str(corpus))
+    before = list(Sample.objects.order_by("pk").values())
+
+    call_command("import_samples", str(corpus), seed=5)
+
+    assert "导入 0 条样本，60 条已有" in capsys.readouterr().out
+    assert list(Sample.objects.order_by("pk").values()) == before
+
+
+def test_a_bad_line_stops_the_import_before_anything_is_kept(corpus: Path) -> None:
+    make_sites()
+    corpus.write_text(corpus.read_text() + "\n没有标注的一条,,\n")
+
+    with pytest.raises(CommandError, match=r"opinions\.csv 第 62 行没有 label"):
+        call_command("import_samples", str(corpus))
+    assert not Sample.objects.exists()
+
+
+def test_an_unknown_site_stops_the_import_before_anything_is_kept(corpus: Path) -> None:
+    make_sites(("food",))
+
+    with pytest.raises(CommandError, match="站点 film 不存在"):
+        call_command("import_samples", str(corpus))
+    assert not Sample.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": 0}, "--alpha"),
+        ({"alpha": -1}, "--alpha"),
+        ({"alpha": float("nan")}, "--alpha"),
+        ({"alpha": float("inf")}, "--alpha"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_a_senseless_option_is_refused(corpus: Path, options: dict[str, float], words: str) -> None:
+    make_sites()
+
+    with pytest.raises(CommandError, match=words):
+        call_command("import_samples", str(corpus), **options)
+
+
+def test_a_file_or_the_bootstrap_corpus_must_be_named(corpus: Path) -> None:
+    with pytest.raises(CommandError, match="required"):
+        call_command("import_samples")
+    with pytest.raises(CommandError, match="not allowed"):
+        call_command("import_samples", str(corpus), "--bootstrap")
