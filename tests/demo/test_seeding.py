@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from blog_site.articles.models import Article, Category
+from blog_site.comments.models import Comment
+from blog_site.comments.text import clean_comment_text
+from blog_site.demo import seeding
+from blog_site.demo.seeding import DEMO_PASSWORD, ContentError, SeedCounts, load_content, seed_demo
+from blog_site.users.models import User
+from tests.blog import PASSWORD, make_article, make_user
+
+CATEGORIES = {"food", "books", "digital", "travel", "film"}
+
+
+def column(slug: str = "food", **changes: object) -> dict[str, object]:
+    article = {
+        "slug": "soy-milk",
+        "title": "豆浆",
+        "summary": "一碗豆浆",
+        "tags": ["早餐"],
+        "author": "linxia",
+        "days_ago": 3,
+        "body": "热的**豆浆**。",
+        "comments": [
+            {"author": "xiaoman", "hours_after": 1.5, "text": "好喝"},
+            {"author": "laowang", "hours_after": 2, "text": "太甜了"},
+        ],
+    }
+    return {"category": {"slug": slug, "name": "美食", "description": "吃"}, "articles": [article | changes]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    users = [
+        {"username": name, "display_name": name.title(), "bio": ""}
+        for name in ("linxia", "xiaoman", "laowang")
+    ]
+    (tmp_path / "users.json").write_text(json.dumps({"users": users}), encoding="utf-8")
+    (tmp_path / "food.json").write_text(json.dumps(column()), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_content_that_ships_is_complete() -> None:
+    content = load_content()
+
+    assert {column.slug for column in content.columns} == CATEGORIES
+    assert {len(column.articles) for column in content.columns} == {6}
+    articles = [article for column in content.columns for article in column.articles]
+    assert {len(article.comments) for article in articles} == {10}
+    assert max(Counter(article.slug for article in articles).values()) == 1
+    texts = [comment.text for article in articles for comment in article.comments]
+    assert all(clean_comment_text(text) for text in texts)
+    assert max(Counter(texts).values()) == 1
+
+
+@pytest.mark.django_db
+def test_seeding_makes_people_articles_and_comments_in_the_past(folder: Path) -> None:
+    counts = seed_demo(content=load_content(folder))
+
+    assert counts == SeedCounts(categories=1, users=5, articles=1, comments=2)
+    article = Article.objects.get()
+    assert article.is_public()
+    assert "<strong>豆浆</strong>" in article.body_html
+    assert [tag.name for tag in article.tags.all()] == ["早餐"]
+    comments = list(Comment.objects.order_by("created_at"))
+    assert [comment.created_at - article.published_at for comment in comments] == [
+        timedelta(hours=1.5),
+        timedelta(hours=2),
+    ]
+    assert all(comment.created_at <= timezone.now() for comment in comments)
+
+
+@pytest.mark.django_db
+def test_what_happened_would_be_in_the_future_happens_now(folder: Path) -> None:
+    comments = [{"author": "xiaoman", "hours_after": 900, "text": "来晚了"}]
+    (folder / "food.json").write_text(json.dumps(column(days_ago=0, comments=comments)), encoding="utf-8")
+
+    seed_demo(content=load_content(folder))
+
+    assert Article.objects.get().published_at <= timezone.now()
+    assert Comment.objects.get().created_at <= timezone.now()
+
+
+@pytest.mark.django_db
+def test_seeding_twice_changes_nothing(folder: Path) -> None:
+    content = load_content(folder)
+    seed_demo(content=content)
+    before = [list(model.objects.order_by("pk").values()) for model in (User, Category, Article, Comment)]
+
+    counts = seed_demo(content=content)
+
+    assert counts == SeedCounts(categories=0, users=0, articles=0, comments=0)
+    assert before == [
+        list(model.objects.order_by("pk").values()) for model in (User, Category, Article, Comment)
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_killed_seeding_is_completed_by_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = column(slug="film") | {"category": {"slug": "film", "name": "影视", "description": ""}}
+    second["articles"][0]["slug"] = "fog"
+    (folder / "film.json").write_text(json.dumps(second), encoding="utf-8")
+    content = load_content(folder)
+
+    def stop_before_the_second(article: seeding.SeedArticle) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seed_demo(content=content, on_article=stop_before_the_second)
+    assert Article.objects.count() == 1
+
+    assert seed_demo(content=content) == SeedCounts(categories=1, users=0, articles=1, comments=2)
+    assert (Article.objects.count(), Comment.objects.count()) == (2, 4)
+
+
+@pytest.mark.django_db
+def test_missing_comments_are_filled_in(folder: Path) -> None:
+    content = load_content(folder)
+    seed_demo(content=content)
+    Comment.objects.filter(text="好喝").delete()
+
+    assert seed_demo(content=content).comments == 1
+    assert Comment.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_the_sweep_finds_seeded_comments_at_once_and_no_message_is_queued(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "blog_site.comments.services.open_queue", lambda: pytest.fail("seeding must not queue")
+    )
+
+    seed_demo(content=load_content(folder))
+
+    assert Comment.objects.unscored().older_than(20).count() == 2
+
+
+@pytest.mark.django_db
+def test_readers_moderators_and_administrators_can_sign_in(folder: Path, client: Client) -> None:
+    seed_demo(content=load_content(folder), password=PASSWORD)
+
+    for name in ("xiaoman", "moderator", "admin"):
+        assert client.login(username=name, password=PASSWORD)
+    assert User.objects.get(username="moderator").has_perm("labels.add_label")
+    assert not User.objects.get(username="moderator").is_superuser
+    assert User.objects.get(username="admin").is_superuser
+    assert not User.objects.get(username="xiaoman").is_staff
+
+
+@pytest.mark.django_db
+def test_somebody_who_already_has_a_demo_name_gains_no_rights(folder: Path) -> None:
+    make_user("admin")
+    make_user("moderator")
+
+    seed_demo(content=load_content(folder))
+
+    assert not User.objects.filter(is_staff=True).exists()
+    assert User.objects.get(username="admin").check_password(PASSWORD)
+    assert not User.objects.get(username="moderator").groups.exists()
+
+
+@pytest.mark.django_db
+def test_somebody_elses_article_of_the_same_address_is_left_alone(folder: Path) -> None:
+    theirs = make_article("我的豆浆", slug="soy-milk")
+
+    counts = seed_demo(content=load_content(folder))
+
+    assert (counts.articles, counts.comments) == (0, 0)
+    theirs.refresh_from_db()
+    assert theirs.title == "我的豆浆"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "food.json is not what the demo expects"),
+        ("{}", "food.json is not what the demo expects"),
+        (json.dumps(column(author="nobody")), "nobody"),
+        (json.dumps(column(surprise=1)), "surprise"),
+    ],
+)
+def test_a_broken_content_file_is_named(folder: Path, text: str, complaint: str) -> None:
+    (folder / "food.json").write_text(text, encoding="utf-8")
+
+    with pytest.raises(ContentError, match=complaint):
+        load_content(folder)
+
+
+@pytest.mark.django_db
+def test_the_command_fills_the_blog_and_says_how_to_sign_in(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(seeding.load_content, "__defaults__", (folder,))
+
+    call_command("seed_demo")
+
+    said = capsys.readouterr().out
+    assert "1 篇文章、2 条评论" in said
+    assert DEMO_PASSWORD in said
+    assert User.objects.get(username="linxia").check_password(DEMO_PASSWORD)
+
+
+@pytest.mark.django_db
+def test_the_quiet_command_prints_nothing(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(seeding.load_content, "__defaults__", (folder,))
+
+    call_command("seed_demo", "--quiet", "--password", PASSWORD)
+
+    assert capsys.readouterr().out == ""
+    assert User.objects.get(username="linxia").check_password(PASSWORD)
+
+
+@pytest.mark.django_db
+def test_the_command_reports_broken_content_without_a_trace(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(seeding.load_content, "__defaults__", (tmp_path,))
+
+    with pytest.raises(CommandError, match="users.json cannot be read"):
+        call_command("seed_demo")
