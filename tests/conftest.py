@@ -1,0 +1,55 @@
+"""The environment of the tests, set before Django is: none of it comes from the developer's `var/`.
+
+pytest-django reads DJANGO_SETTINGS_MODULE from pyproject.toml before it loads this file; so it is set here, and
+Django is set up here, before a conftest.py below imports models.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+import django
+import pytest
+
+_VAR_DIR = tempfile.mkdtemp(prefix="huisheng-test-")
+os.mkdir(os.path.join(_VAR_DIR, "static"))  # STATIC_ROOT: WhiteNoise warns of one that is not there
+atexit.register(shutil.rmtree, _VAR_DIR, ignore_errors=True)
+
+# DATABASE_URL, REDIS_URL and CELERY_BROKER_URL are left as given: `python -m tests.servers` points them at servers.
+os.environ |= {
+    "DJANGO_SETTINGS_MODULE": "blog_site.settings",
+    "ENV_FILE": os.devnull,
+    "VAR_DIR": _VAR_DIR,
+    "DEBUG": "1",
+    "SECRET_KEY": "signs nothing outside the tests",
+    "LABELLER": "snownlp",
+    "TRAINING_LAUNCHER": "local",
+    "LOG_LEVEL": "INFO",
+}
+for _name in (
+    "ALLOWED_HOSTS",
+    "CSRF_TRUSTED_ORIGINS",
+    "TLS",
+    "INFERENCE_URL",
+    "ARTIFACT_STORE_URL",
+    "LABELLER_BASE_URL",
+    "LABELLER_API_KEY",
+    "LABELLER_MODEL",
+):
+    os.environ.pop(_name, None)
+
+django.setup()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Keep the SQLite test database in a file: one in memory is shared between threads under table locks that
+    fail at once, where a file's writers wait for each other as they do outside the tests."""
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"] == "django.db.backends.sqlite3":
+        database.setdefault("TEST", {})["NAME"] = os.path.join(_VAR_DIR, "test.sqlite3")

@@ -1,0 +1,228 @@
+"""`python -m tests.servers -- COMMAND …` runs a command beside a real MariaDB and a real Redis.
+
+Both listen on free ports of 127.0.0.1 and keep everything in one temporary folder. The command finds them through
+DATABASE_URL, REDIS_URL and CELERY_BROKER_URL. However it ends, both are stopped and the folder is removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+DATABASE = "huisheng"
+USER = "huisheng"
+PASSWORD = "only-on-this-loopback"
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+
+
+class ServerError(Exception):
+    """A server is not installed, or did not start; the message says which and what its log says."""
+
+
+def find_program(*names: str) -> str:
+    """The first of `names` that is installed. Raises ServerError when none is."""
+    for name in names:
+        if found := shutil.which(name, path=SEARCH_PATH):
+            return found
+    raise ServerError(f"{names[0]} is not installed: run infra/setup/test_servers.sh")
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Ask Linux to stop this process when its parent is gone, even by SIGKILL; other systems lack the call."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+@contextmanager
+def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], bool]) -> Iterator[None]:
+    """Run a server from when it answers until the block ends. Raises ServerError, with its log, if it never does."""
+    name = Path(command[0]).name
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C at the terminal reaches the command only, and the servers outlive it.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # safe: this process has one thread
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if process.poll() is not None:
+                raise ServerError(f"{name} ended with status {process.returncode}:\n{read_tail(log)}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{name} did not answer within {START_SECONDS:.0f} s:\n{read_tail(log)}")
+            time.sleep(0.05)
+        yield
+    finally:
+        stop_process(process)
+
+
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def read_tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def running_mariadb(folder: Path) -> Iterator[str]:
+    """A MariaDB with one empty utf8mb4 database and a user who may make more; yields its DATABASE_URL."""
+    server = find_program("mariadbd", "mysqld")
+    data, log = folder / "mariadb", folder / "mariadb.log"
+    user = getpass.getuser()
+    install = [
+        find_program("mariadb-install-db", "mysql_install_db"),
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--user={user}",  # as root the server otherwise refuses to run, or runs as one who may not enter the folder
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+    ]
+    made = subprocess.run(install, capture_output=True, timeout=START_SECONDS, check=False)
+    if made.returncode:
+        raise ServerError(
+            f"{install[0]} ended with status {made.returncode}:\n{made.stderr.decode(errors='replace')}"
+        )
+
+    port = find_free_port()
+    first_statements = folder / "first.sql"
+    first_statements.write_text(
+        f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n"
+        f"CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+        f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1';\n"
+    )
+    command = [
+        server,
+        "--no-defaults",
+        f"--user={user}",
+        f"--datadir={data}",
+        f"--socket={folder / 'mariadb.sock'}",
+        f"--pid-file={folder / 'mariadb.pid'}",
+        "--bind-address=127.0.0.1",
+        f"--port={port}",
+        "--skip-name-resolve",
+        "--character-set-server=utf8mb4",
+        f"--init-file={first_statements}",
+        # The data live for minutes: nothing is gained by waiting for the disk.
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-doublewrite=0",
+        "--innodb-buffer-pool-size=64M",
+    ]
+    with running_server(command, log=log, answers=lambda: mariadb_answers(port)):
+        yield f"mysql://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}"
+
+
+def mariadb_answers(port: int) -> bool:
+    import MySQLdb
+
+    try:
+        connection = MySQLdb.connect(
+            host="127.0.0.1", port=port, user=USER, passwd=PASSWORD, db=DATABASE, connect_timeout=2
+        )
+    except MySQLdb.OperationalError:
+        return False
+    connection.close()
+    return True
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[str]:
+    """A Redis that keeps nothing; yields its address without a database number."""
+    port = find_free_port()
+    command = [find_program("redis-server", "valkey-server"), "--bind", "127.0.0.1", "--port", str(port)]
+    command += ["--dir", str(folder), "--save", "", "--appendonly", "no"]
+    with running_server(command, log=folder / "redis.log", answers=lambda: redis_answers(port)):
+        yield f"redis://127.0.0.1:{port}"
+
+
+def redis_answers(port: int) -> bool:
+    import redis
+
+    try:
+        with redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=1) as client:
+            return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
+
+
+@contextmanager
+def running_servers() -> Iterator[dict[str, str]]:
+    """Both servers; yields the environment variables that lead to them."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="huisheng-servers-")))
+        redis_address = stack.enter_context(running_redis(folder))
+        database_url = stack.enter_context(running_mariadb(folder))
+        yield {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": f"{redis_address}/0",
+            "CELERY_BROKER_URL": f"{redis_address}/1",
+        }
+
+
+def run_command(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command to its end and return its status; whatever interrupts this process ends the command first."""
+    process = subprocess.Popen(command, env=os.environ | environment, preexec_fn=die_with_parent)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        # The terminal sent Ctrl-C to the command as well; it is given the time to end by itself.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        raise
+    finally:
+        if process.poll() is None:
+            stop_process(process)
+
+
+def end_on_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) < 2 or arguments[0] != "--":
+        print("usage: python -m tests.servers -- COMMAND [ARGUMENT …]", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, end_on_signal)
+    signal.signal(signal.SIGHUP, end_on_signal)
+    try:
+        with running_servers() as environment:
+            return run_command(arguments[1:], environment)
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
