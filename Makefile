@@ -45,6 +45,7 @@ test: setup-test
 
 lint: setup-test
 	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check --quiet
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo
 

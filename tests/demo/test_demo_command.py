@@ -119,7 +119,9 @@ def test_every_service_is_told_where_inference_is_and_old_signs_of_readiness_are
     services = {service.name: service for service in make_services(Addresses(8123, 8124), run_dir)}
 
     assert set(services) == {"inference", "web", "worker", "beat"}
-    assert {service.environment["INFERENCE_URL"] for service in services.values()} == {"http://127.0.0.1:8124"}
+    assert {service.environment["INFERENCE_URL"] for service in services.values()} == {
+        "http://127.0.0.1:8124"
+    }
     assert not services["worker"].is_ready()
     assert "127.0.0.1:8123" in services["web"].command
     assert "8124" in services["inference"].command
@@ -132,7 +134,16 @@ def test_every_service_is_told_where_inference_is_and_old_signs_of_readiness_are
 def test_an_address_answers_or_it_does_not(tmp_path: Path) -> None:
     port = free_run(2)
     assert not answers(f"http://127.0.0.1:{port}/")
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "http.server",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the server answers")

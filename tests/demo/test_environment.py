@@ -71,7 +71,9 @@ def test_a_key_in_the_environment_is_left_to_count(tmp_path: Path, monkeypatch) 
 
 
 @pytest.mark.parametrize("var_dir", ["var", "一个 文件夹"])
-def test_the_file_runs_before_django_can_be_set_up_and_settings_read_what_it_wrote(tmp_path: Path, var_dir: str) -> None:
+def test_the_file_runs_before_django_can_be_set_up_and_settings_read_what_it_wrote(
+    tmp_path: Path, var_dir: str
+) -> None:
     """As `make demo` begins: `python -I blog_site/demo/environment.py FILE`, with no SECRET_KEY anywhere."""
     path = tmp_path / var_dir / "env"
     bare = {"PATH": os.environ["PATH"], "ENV_FILE": str(path), "VAR_DIR": str(tmp_path / var_dir)}
@@ -80,7 +82,13 @@ def test_the_file_runs_before_django_can_be_set_up_and_settings_read_what_it_wro
 
     code = "from blog_site import settings; print(settings.SECRET_KEY)"
     said = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=bare, check=True, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=bare,
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
     )
 
     assert said.stdout.strip() == read_env(path)["SECRET_KEY"]

@@ -47,7 +47,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def make_service(name: str, code: str, *arguments: object, is_ready: Callable[[], bool] = lambda: True) -> Service:
+def make_service(
+    name: str, code: str, *arguments: object, is_ready: Callable[[], bool] = lambda: True
+) -> Service:
     return Service(name, ["-c", code, *map(str, arguments)], {}, is_ready)
 
 
@@ -80,7 +82,9 @@ def pids(supervisor: Supervisor) -> list[int]:
 def test_each_service_is_given_when_it_is_ready(supervise: Supervise, tmp_path: Path) -> None:
     slow = tmp_path / "slow.ready"
     code = "import pathlib, sys, time; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
-    supervisor = supervise(make_service("slow", code, slow, is_ready=slow.exists), make_service("quick", SLEEP))
+    supervisor = supervise(
+        make_service("slow", code, slow, is_ready=slow.exists), make_service("quick", SLEEP)
+    )
 
     names = []
     for service in supervisor.wait_until_ready():
@@ -91,14 +95,18 @@ def test_each_service_is_given_when_it_is_ready(supervise: Supervise, tmp_path: 
 
 
 def test_a_service_gets_its_environment_and_writes_into_its_log(supervise: Supervise) -> None:
-    code = "import os; print(os.environ['WORD'], 'PATH' in os.environ, flush=True); import time; time.sleep(600)"
+    code = (
+        "import os; print(os.environ['WORD'], 'PATH' in os.environ, flush=True); import time; time.sleep(600)"
+    )
     service = Service("echo", ["-c", code], {"WORD": "回声", "PYTHONUTF8": "1"}, lambda: True)
     supervisor = supervise(service)
 
     wait_until(lambda: supervisor.log(service).read_text() == "回声 True\n", "the service has written")
 
 
-def test_a_service_that_dies_at_once_is_reported_with_the_end_of_its_log(supervise: Supervise, tmp_path: Path) -> None:
+def test_a_service_that_dies_at_once_is_reported_with_the_end_of_its_log(
+    supervise: Supervise, tmp_path: Path
+) -> None:
     code = "print(*range(100), sep='\\n'); raise SystemExit('端口 8000 已被占用')"
     service = Service("web", ["-c", code], {"PYTHONUTF8": "1"}, lambda: False)
     supervisor = supervise(make_service("worker", SLEEP), service)
@@ -148,7 +156,9 @@ def test_a_service_that_dies_later_is_restarted_and_the_others_go_on(supervise: 
     assert "worker ended with status -9" in said[0]
 
 
-def watch(supervisor: Supervisor, say: Callable[[str], None], *, until: Callable[[], bool], seconds: float = 30) -> None:
+def watch(
+    supervisor: Supervisor, say: Callable[[str], None], *, until: Callable[[], bool], seconds: float = 30
+) -> None:
     """Watch until the condition holds; the supervisor's own pauses are where it is asked."""
     deadline = time.monotonic() + seconds
     pause = time.sleep
@@ -202,9 +212,13 @@ def test_stopping_ends_stubborn_services_and_their_children_within_ten_seconds(
     supervise: Supervise, tmp_path: Path
 ) -> None:
     mine, childs = tmp_path / "stubborn", tmp_path / "child"
-    supervisor = supervise(make_service("stubborn", STUBBORN, mine), make_service("parent", PARENT, childs, STUBBORN))
+    supervisor = supervise(
+        make_service("stubborn", STUBBORN, mine), make_service("parent", PARENT, childs, STUBBORN)
+    )
     wait_until(lambda: mine.exists() and childs.exists(), "both ignore SIGTERM by now")
-    grandchildren = [child.pid for pid in pids(supervisor) for child in psutil.Process(pid).children(recursive=True)]
+    grandchildren = [
+        child.pid for pid in pids(supervisor) for child in psutil.Process(pid).children(recursive=True)
+    ]
     everybody = pids(supervisor) + grandchildren
     assert len(everybody) == 3
 

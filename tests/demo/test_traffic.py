@@ -77,7 +77,9 @@ def traffic(server: Answering) -> Iterator[Traffic]:
 
 
 def models_seen(traffic: Traffic, *expected: str) -> bool:
-    return len(traffic.models) == CLIENTS and all(seen[-1:] == list(expected) for seen in traffic.models.values())
+    return len(traffic.models) == CLIENTS and all(
+        seen[-1:] == list(expected) for seen in traffic.models.values()
+    )
 
 
 def test_a_swap_without_a_failure_is_seen_by_every_client(server: Answering, traffic: Traffic) -> None:

@@ -93,7 +93,7 @@ def test_a_second_start_retrains_nothing_and_ctrl_c_leaves_no_process(
     assert runs == ["run-1", "run-2"]  # the first training and the retraining of --once
 
 
-class started_demo:  # noqa: N801 - reads as a phrase
+class started_demo:
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
 
@@ -101,7 +101,9 @@ class started_demo:  # noqa: N801 - reads as a phrase
         log = Path(self._environment["VAR_DIR"]).parent / "second.log"
         command = [sys.executable, "manage.py", "demo", "--port", "18000"]
         with log.open("wb") as output:
-            self._demo = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=output, stderr=output)
+            self._demo = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
+            )
         return self._demo
 
     def __exit__(self, *details: object) -> None:

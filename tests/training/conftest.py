@@ -66,7 +66,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[WrittenArtifact,
     return tuple(
         export_artifact(
             folder,
-            weights={name: value.detach().numpy() for name, value in initial_parameters(config, seed).items()},
+            weights={
+                name: value.detach().numpy() for name, value in initial_parameters(config, seed).items()
+            },
             config=config,
             tokenizer=tokenizer,
             vocabulary=vocabulary,

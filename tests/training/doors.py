@@ -63,7 +63,9 @@ def make_rounds(count: int) -> tuple[RoundRecord, ...]:
             seconds=0.25,
             bytes_up=1000,
             bytes_down=2000,
-            sites={"food": {"samples": 8, "loss": 1.0 / number, "accuracy": 0.5, "validation_accuracy": 0.75}},
+            sites={
+                "food": {"samples": 8, "loss": 1.0 / number, "accuracy": 0.5, "validation_accuracy": 0.75}
+            },
             validation_accuracy=0.75 if number == count else None,
         )
         for number in range(1, count + 1)

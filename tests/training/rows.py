@@ -16,10 +16,32 @@ from ml.text import split_of
 
 SITES = ("books", "film", "food")
 LABELS = ("negative", "neutral", "positive")
-SUBJECTS = ("这家店", "第三章", "女主角", "红烧肉", "店员", "配乐", "译文", "早餐", "结尾", "包装", "豆浆", "镜头")
+SUBJECTS = (
+    "这家店",
+    "第三章",
+    "女主角",
+    "红烧肉",
+    "店员",
+    "配乐",
+    "译文",
+    "早餐",
+    "结尾",
+    "包装",
+    "豆浆",
+    "镜头",
+)
 PRAISE = ("真好", "我很喜欢", "强烈推荐", "非常满意", "太棒了")
 BLAME = ("太差了", "很失望", "浪费钱", "糟糕透顶", "再也不来")
-DETAILS = ("昨天刚试过", "和朋友一起", "第二次了", "周末去的", "听人说的", "等了很久", "只花了一小时", "在老城区")
+DETAILS = (
+    "昨天刚试过",
+    "和朋友一起",
+    "第二次了",
+    "周末去的",
+    "听人说的",
+    "等了很久",
+    "只花了一小时",
+    "在老城区",
+)
 OPINIONS = tuple(
     [(f"{subject}{word}，{detail}。", label) for subject, detail in product(SUBJECTS, DETAILS)]
     for words, label in ((PRAISE, "positive"), (BLAME, "negative"))
@@ -47,7 +69,9 @@ def import_opinions(amount: int, *, skip: int = 0, slugs: tuple[str, ...] = SITE
     chosen = opinions(skip + amount)[skip:]
     # Neighbours differ in their label alone, so each site takes a run of them.
     share = -(-len(chosen) // len(slugs))
-    examples = [ImportedSample(text, label, slugs[index // share]) for index, (text, label) in enumerate(chosen)]
+    examples = [
+        ImportedSample(text, label, slugs[index // share]) for index, (text, label) in enumerate(chosen)
+    ]
     return import_samples(examples=examples).imported
 
 
@@ -71,7 +95,9 @@ def make_evaluation(macro_f1: float, *, samples: int = 60, accuracy: float | Non
     }
 
 
-def make_report(artifact: str, macro_f1: float = 0.9, *, champion: ModelVersion | None = None) -> dict[str, Any]:
+def make_report(
+    artifact: str, macro_f1: float = 0.9, *, champion: ModelVersion | None = None
+) -> dict[str, Any]:
     """A run's report of a candidate beside the champion, whose figure is the one it was registered with."""
     return {
         "run": "run-1",
@@ -97,7 +123,9 @@ def make_artifact(store: Path, digest: str = "") -> str:
     return digest
 
 
-def make_version(digest: str, *, macro_f1: float = 0.9, champion: bool = False, **fields: Any) -> ModelVersion:
+def make_version(
+    digest: str, *, macro_f1: float = 0.9, champion: bool = False, **fields: Any
+) -> ModelVersion:
     state = ModelVersion.State.CHAMPION if champion else ModelVersion.State.CANDIDATE
     return ModelVersion.objects.create(
         digest=digest,

@@ -161,7 +161,14 @@ def test_pictures_are_served_by_their_known_names_only(people, promoted_run: Run
     assert known_but_missing.status_code == HTTPStatus.NOT_FOUND
     (store.root / "champion.json").write_text("not for anybody")
     base = file_of(promoted_run, "x").removesuffix("x")
-    for name in ("secret.txt", "..%2F..%2Fchampion.json", "../../champion.json", "%2Fetc%2Fpasswd", "CURVES.PNG", ""):
+    for name in (
+        "secret.txt",
+        "..%2F..%2Fchampion.json",
+        "../../champion.json",
+        "%2Fetc%2Fpasswd",
+        "CURVES.PNG",
+        "",
+    ):
         answer = people["admin"].get(base + name, follow=True)
         assert not answer.streaming, name
         assert "not for anybody" not in answer.content.decode(), name
@@ -273,7 +280,9 @@ def test_aborting_ends_the_run_and_names_who_did_it(people, training_run: Run, l
 
 def roll_back(browser: Client, *versions: ModelVersion) -> str:
     fields = {"action": "put_back", "_selected_action": [version.pk for version in versions]}
-    return browser.post(reverse("admin:training_modelversion_changelist"), fields, follow=True).content.decode()
+    return browser.post(
+        reverse("admin:training_modelversion_changelist"), fields, follow=True
+    ).content.decode()
 
 
 def test_an_administrator_puts_an_earlier_model_back(people, promoted_run: Run, store) -> None:
@@ -317,7 +326,9 @@ def test_the_list_of_models_names_figures_and_the_run(people, promoted_run: Run)
 
 
 @pytest.mark.parametrize("model", ["run", "modelversion", "rollout", "site"])
-def test_not_even_an_administrator_adds_or_deletes_what_services_write(people, promoted_run: Run, model: str) -> None:
+def test_not_even_an_administrator_adds_or_deletes_what_services_write(
+    people, promoted_run: Run, model: str
+) -> None:
     make_sites(("food",))
     sync_sites()
     rows = {"run": promoted_run, "modelversion": promoted_run.model_version, "site": Site.objects.get()}

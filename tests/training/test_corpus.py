@@ -26,7 +26,9 @@ def as_jsonl(*objects: object) -> str:
 
 
 def test_a_csv_file_is_read_row_by_row(tmp_path: Path) -> None:
-    content = 'text,label,site\n味道真好,positive,food\n"贵，而且""慢""",negative,\n"两行\n文字",neutral,film\n'
+    content = (
+        'text,label,site\n味道真好,positive,food\n"贵，而且""慢""",negative,\n"两行\n文字",neutral,film\n'
+    )
 
     assert read_corpus(write(tmp_path, "good.csv", content)) == [
         Row(2, "味道真好", "positive", "food"),
@@ -168,7 +170,10 @@ def test_a_site_that_takes_no_part_gets_no_rows() -> None:
     assign_sites(rows_without_site(9), alpha=1.0, seed=0)
     Site.objects.filter(slug="film").update(active=False)
 
-    assert {sample.site for sample in assign_sites(rows_without_site(), alpha=5.0, seed=0)} == {"books", "food"}
+    assert {sample.site for sample in assign_sites(rows_without_site(), alpha=5.0, seed=0)} == {
+        "books",
+        "food",
+    }
 
 
 @pytest.mark.django_db

@@ -10,7 +10,9 @@ from tests.training.rows import make_evaluation
 CANDIDATE, CHAMPION = "c" * 64, "d" * 64
 
 
-def make_comparison(candidate: dict[str, Any], champion: dict[str, Any] | None, **fields: Any) -> dict[str, Any]:
+def make_comparison(
+    candidate: dict[str, Any], champion: dict[str, Any] | None, **fields: Any
+) -> dict[str, Any]:
     return {
         "artifact": CANDIDATE,
         "champion": CHAMPION if champion else None,

@@ -87,7 +87,9 @@ def living_processes(run: Run, runs: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or [])
-        ours = work_dir in words or ("federated.trainer" in words and any(digest in words for digest in shards))
+        ours = work_dir in words or (
+            "federated.trainer" in words and any(digest in words for digest in shards)
+        )
         if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
@@ -246,6 +248,12 @@ def test_the_runs_page_shows_the_report_with_its_pictures(loop: Loop) -> None:
         assert facts.run.report is not None
         assert f"{facts.run.report['candidate_evaluation']['macro_f1']:.4f}" in facts.page
         assert facts.page.count("<polyline") == 4
-        assert set(facts.pictures) == {"curves.png", "confusion.png", "classes.png", "sites.png", "report.json"}
+        assert set(facts.pictures) == {
+            "curves.png",
+            "confusion.png",
+            "classes.png",
+            "sites.png",
+            "report.json",
+        }
         assert facts.pictures["curves.png"] == "image/png"
         assert facts.pictures["report.json"] == "application/json"

@@ -139,7 +139,9 @@ def test_a_service_that_is_away_undoes_nothing_however_long(settings, store, ver
     assert ModelVersion.objects.champion() == versions[0]
 
 
-def test_a_service_that_is_still_loading_after_a_long_absence_is_given_time(settings, versions, service) -> None:
+def test_a_service_that_is_still_loading_after_a_long_absence_is_given_time(
+    settings, versions, service
+) -> None:
     rollout = promote(versions[0])
     let_pass(rollout, 10 * settings.ROLLOUT_DEADLINE_SECONDS)
 
@@ -184,7 +186,9 @@ def test_a_refused_first_model_leaves_no_champion(settings, versions, service) -
     assert states()[only.digest] == State.REFUSED
 
 
-def test_an_older_error_of_the_service_says_nothing_against_a_model_it_has_not_seen(versions, service) -> None:
+def test_an_older_error_of_the_service_says_nothing_against_a_model_it_has_not_seen(
+    versions, service
+) -> None:
     first, second, _ = versions
     complete(promote(first), service)
     rollout = promote(second)
@@ -205,7 +209,11 @@ def test_a_later_promotion_overtakes_one_that_still_waits(store, versions, servi
     assert "取代" in overtaken.reason
     assert rollout.previous == second
     complete(rollout, service)
-    assert states() == {first.digest: State.RETIRED, second.digest: State.RETIRED, third.digest: State.CHAMPION}
+    assert states() == {
+        first.digest: State.RETIRED,
+        second.digest: State.RETIRED,
+        third.digest: State.CHAMPION,
+    }
 
 
 def test_undoing_an_overtaken_rollout_changes_nothing(store, versions, service) -> None:

@@ -250,7 +250,10 @@ def test_a_shard_holds_one_sites_samples_and_the_test_split_is_held_out(store, l
         own = Sample.objects.filter(site=part.site.slug, split="train")
         lines = store.shard(part.shard_digest).read_text(encoding="utf-8").splitlines()
         assert len(lines) == part.samples == own.count()
-        assert all(text in lines[index] for index, text in enumerate(own.order_by("pk").values_list("text", flat=True)))
+        assert all(
+            text in lines[index]
+            for index, text in enumerate(own.order_by("pk").values_list("text", flat=True))
+        )
     heldout = store.shard(run.heldout_digest).read_text(encoding="utf-8").splitlines()
     assert len(heldout) == Sample.objects.filter(split="test").count() > 0
 
@@ -338,7 +341,9 @@ def ready(store, launcher: ScriptedLauncher, service: SayingService) -> str:
     return digest
 
 
-def test_a_run_goes_from_state_to_state_to_its_promotion(ready: str, launcher: ScriptedLauncher, store) -> None:
+def test_a_run_goes_from_state_to_state_to_its_promotion(
+    ready: str, launcher: ScriptedLauncher, store
+) -> None:
     run = start_run(trigger="command", min_labels=1)
     states = [run.state]
     while not run.has_ended():
@@ -355,7 +360,9 @@ def test_a_run_goes_from_state_to_state_to_its_promotion(ready: str, launcher: S
     assert len(launcher.started) == 1
 
 
-def test_the_processes_are_told_what_the_run_has_cut(ready: str, launcher: ScriptedLauncher, settings) -> None:
+def test_the_processes_are_told_what_the_run_has_cut(
+    ready: str, launcher: ScriptedLauncher, settings
+) -> None:
     champion = make_version(make_digest(), champion=True)
     run = start_run(trigger="command", rounds=5, min_labels=1)
     run = advance_run(advance_run(run))
@@ -401,7 +408,9 @@ def test_a_candidate_that_the_gate_refuses_leaves_the_champion_in_place(ready, l
     assert not Rollout.objects.exists()
 
 
-def test_a_run_that_gives_the_champion_again_is_refused_and_the_champion_stays(ready, launcher, store) -> None:
+def test_a_run_that_gives_the_champion_again_is_refused_and_the_champion_stays(
+    ready, launcher, store
+) -> None:
     old = make_version(ready, champion=True)
     report = make_report(ready, champion=old)
     launcher.script = make_script({"artifact": ready, "report": report})
@@ -454,7 +463,9 @@ def test_several_workers_advancing_one_run_do_no_harm(ready: str, launcher: Scri
 # -- Failing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_processes_fail_says_why_and_frees_the_slot(ready: str, launcher: ScriptedLauncher) -> None:
+def test_a_run_whose_processes_fail_says_why_and_frees_the_slot(
+    ready: str, launcher: ScriptedLauncher
+) -> None:
     launcher.script = [RunStatus("failed", "2 of 3 sites did not answer round 4", rounds=make_rounds(3))]
 
     run = finish(start_run(trigger="command", min_labels=1))
@@ -517,7 +528,9 @@ def test_an_overdue_run_is_stopped(settings, ready: str, launcher: ScriptedLaunc
     assert launcher.stopped == [run.key()]
 
 
-def test_aborting_a_run_stops_its_processes_and_frees_the_slot(ready: str, launcher: ScriptedLauncher) -> None:
+def test_aborting_a_run_stops_its_processes_and_frees_the_slot(
+    ready: str, launcher: ScriptedLauncher
+) -> None:
     launcher.script = [RunStatus("training", rounds_planned=3)]
     run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
 

@@ -54,7 +54,9 @@ def ready(store, launcher: ScriptedLauncher, service: SayingService) -> str:
 # -- Exit statuses ---------------------------------------------------------------------------------------------------
 
 
-def test_started_is_0_and_leaves_the_run_to_the_worker(ready: str, launcher: ScriptedLauncher, capsys) -> None:
+def test_started_is_0_and_leaves_the_run_to_the_worker(
+    ready: str, launcher: ScriptedLauncher, capsys
+) -> None:
     assert trigger() == 0
 
     run = Run.objects.get()
@@ -71,7 +73,9 @@ def test_done_is_0_and_says_with_which_model(ready: str, capsys) -> None:
     assert "宏平均 F1 0.9000" in capsys.readouterr().out
 
 
-def test_done_without_a_service_is_0_and_says_that_it_will_load(ready: str, service: SayingService, capsys) -> None:
+def test_done_without_a_service_is_0_and_says_that_it_will_load(
+    ready: str, service: SayingService, capsys
+) -> None:
     service.stop()
 
     assert trigger("--wait") == 0
@@ -82,7 +86,14 @@ def test_done_without_a_service_is_0_and_says_that_it_will_load(ready: str, serv
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--rounds", "0"], ["--rounds", "many"], ["--sites", "-1"], ["--min-labels", "x"], ["--round"], ["extra"]],
+    [
+        ["--rounds", "0"],
+        ["--rounds", "many"],
+        ["--sites", "-1"],
+        ["--min-labels", "x"],
+        ["--round"],
+        ["extra"],
+    ],
 )
 def test_wrong_usage_starts_nothing(ready: str, arguments: list[str]) -> None:
     with pytest.raises(CommandError):
@@ -94,7 +105,9 @@ def test_wrong_usage_is_2_on_the_command_line() -> None:
     """Django raises inside a process and exits at its end; only a real process shows the status."""
     command = [sys.executable, "manage.py", "trigger_training", "--rounds", "0"]
 
-    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    outcome = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=dict(os.environ)
+    )
 
     assert outcome.returncode == 2, outcome.stderr
     assert "0 is not at least 1" in outcome.stderr
@@ -138,7 +151,9 @@ def test_a_refused_model_is_6(ready: str, launcher: ScriptedLauncher, store, cap
     assert ModelVersion.objects.champion() == champion
 
 
-def test_interrupting_stops_the_run_and_its_processes(ready: str, launcher: ScriptedLauncher, monkeypatch) -> None:
+def test_interrupting_stops_the_run_and_its_processes(
+    ready: str, launcher: ScriptedLauncher, monkeypatch
+) -> None:
     launcher.script = [RunStatus("training", rounds_planned=3)]
     looks = iter(range(100))
 
@@ -159,7 +174,9 @@ def test_interrupting_stops_the_run_and_its_processes(ready: str, launcher: Scri
 # -- Looking before starting -----------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_prints_each_site_and_starts_nothing(ready: str, launcher: ScriptedLauncher, store, capsys) -> None:
+def test_a_dry_run_prints_each_site_and_starts_nothing(
+    ready: str, launcher: ScriptedLauncher, store, capsys
+) -> None:
     assert trigger("--dry-run", "--sites", "2") == 0
 
     out = capsys.readouterr().out
@@ -244,7 +261,9 @@ def test_json_of_a_failed_or_refused_run_is_an_object_too(ready: str, launcher, 
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [(["--min-labels", "1000"], 3), (["--force"], 4)])
-def test_json_of_a_run_that_did_not_start_says_why(ready: str, capsys, arguments: list[str], expected: int) -> None:
+def test_json_of_a_run_that_did_not_start_says_why(
+    ready: str, capsys, arguments: list[str], expected: int
+) -> None:
     if expected == 4:
         make_run()
 

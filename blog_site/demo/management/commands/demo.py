@@ -49,7 +49,9 @@ class Command(BaseCommand):
             raise CommandError("--json FILE belongs to --once")
         began = time.monotonic()
         console = Console()
-        logging.getLogger("blog_site").setLevel(logging.WARNING)  # the terminal shows progress; logs are in var/logs
+        logging.getLogger("blog_site").setLevel(
+            logging.WARNING
+        )  # the terminal shows progress; logs are in var/logs
         # Whatever asks for an end, the services are stopped first. SIGINT too: a script that starts this in the
         # background has it ignored.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
