@@ -16,9 +16,14 @@ class Channel(filesystem.Channel):
     """Messages appear whole: kombu's own `_put` opens the final name first and writes afterwards, so that a
     worker that looks in between takes an empty message and dies on it (kombu 5.7)."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # kombu lists the folder of messages before it makes it.
+        for folder in (self.data_folder_in, self.data_folder_out, self.processed_folder, self.control_folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+
     def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:
         folder = Path(self.data_folder_out)
-        folder.mkdir(parents=True, exist_ok=True)
         # The wall clock orders messages of several processes and across a restart of the machine.
         name = f"{time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         unfinished = folder / f".{name}.unfinished"

@@ -30,8 +30,6 @@ class Addresses:
 def make_services(addresses: Addresses, run_dir: Path) -> list[Service]:
     """`run_dir` holds the files by which worker and beat say that they are ready; it is emptied of old ones."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    for folder in ("messages", "taken", "control"):
-        (settings.QUEUE_DIR / folder).mkdir(parents=True, exist_ok=True)
     shared = {"INFERENCE_URL": addresses.inference, "PYTHONUNBUFFERED": "1"}
     inference = ["-m", "ml.serve", "--store", settings.ARTIFACT_STORE_URL, "--host", "127.0.0.1"]
     web = ["-m", "gunicorn", "blog_site.wsgi", "--bind", f"127.0.0.1:{addresses.web_port}", "--threads", "8"]

@@ -67,9 +67,11 @@ def _move_champion(*, to: ModelVersion, actor: str) -> Rollout:
         moved = ModelVersion.objects.filter(pk=previous.pk, champion_slot=ONLY)
         if moved.update(champion_slot=None, state=ModelVersion.State.RETIRED) != 1:
             raise RolloutRefused("在用模型刚刚被别处更换，请刷新后再试")
-    ModelVersion.objects.filter(pk=to.pk).update(
-        champion_slot=ONLY, state=ModelVersion.State.CHAMPION, state_reason=""
-    )
+    # Conditional: on MySQL, somebody who promoted the same model meanwhile would only make this one wait for a row
+    # that already is the champion.
+    free = ModelVersion.objects.filter(pk=to.pk, champion_slot__isnull=True)
+    if free.update(champion_slot=ONLY, state=ModelVersion.State.CHAMPION, state_reason="") != 1:
+        raise RolloutRefused(f"模型 {to.short_digest()} 已经在用")
     to.refresh_from_db()
     # A rollout that is still waiting is overtaken: nobody will see its model any more.
     Rollout.objects.filter(state=Rollout.State.WAITING).update(
