@@ -3,6 +3,8 @@
 .PHONY: help setup setup-test demo compare test lint screenshots messages clean distclean
 
 PYTHON := .venv/bin/python
+# Without byte code on disk every process would compile torch and Django anew: seconds at each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'Huisheng 回声: a blog whose comments teach its own sentiment model.'

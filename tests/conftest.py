@@ -10,9 +10,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import django
 import pytest
+from django.utils import translation
 
 _VAR_DIR = tempfile.mkdtemp(prefix="huisheng-test-")
 os.mkdir(os.path.join(_VAR_DIR, "static"))  # STATIC_ROOT: WhiteNoise warns of one that is not there
@@ -42,6 +44,14 @@ for _name in (
     os.environ.pop(_name, None)
 
 django.setup()
+
+
+@pytest.fixture(autouse=True)
+def _language_of_the_command_line() -> Iterator[None]:
+    """Forget the language that a page of an earlier test was read in: a thread keeps it until its next request."""
+    translation.deactivate()
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -15,10 +15,18 @@ class VisitFailed(Exception):
 
 
 class Visitor:
+    """A browser's window: what it was told to remember is forgotten when it is closed."""
+
     def __init__(self, base_url: str) -> None:
         self._http = httpx.Client(
             base_url=base_url, timeout=TIMEOUT_SECONDS, follow_redirects=True, trust_env=False
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._http.close()
 
     def submit(self, page: str, fields: dict[str, Any], *, action: str | None = None) -> httpx.Response:
         """Open a page, fill in its form, send it. The token comes from the page, as in a browser."""

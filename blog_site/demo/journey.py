@@ -67,13 +67,11 @@ class Journey:
 
     # -- As a reader -------------------------------------------------------------------------------------------------
 
-    def sign_up(self) -> Visitor:
-        visitor = Visitor(self.addresses.web)
+    def sign_up(self, visitor: Visitor) -> None:
         name, password = f"visitor-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
         visitor.submit("/sign-up/", {"username": name, "password1": password, "password2": password})
         if name not in visitor.open("/").text:
             raise StageFailed(f"after signing up, the home page does not greet {name}")
-        return visitor
 
     def post_comments(self, visitor: Visitor) -> None:
         articles = visitor.api("GET", "/api/v1/articles/")["results"]
@@ -112,20 +110,20 @@ class Journey:
 
     def correct_labels(self, visitor: Visitor) -> int:
         """Correct, in the admin and in bulk, every posted comment that the labeller got wrong or left open."""
-        moderator = Visitor(self.addresses.web)
-        moderator.sign_in("/admin/login/", "moderator", DEMO_PASSWORD)
         chosen: dict[str, list[int]] = {}
         for comment_id, sentiment in self.posted.items():
             said = self.comment(visitor, comment_id)["label"]["sentiment"]
             if said != sentiment or sentiment == "neutral":
                 chosen.setdefault(sentiment, []).append(comment_id)
         page = "/admin/comments/comment/"
-        for sentiment, comment_ids in chosen.items():
-            fields = {
-                "action": f"mark_{sentiment}",
-                "_selected_action": [str(number) for number in comment_ids],
-            }
-            moderator.submit(page, fields)
+        with Visitor(self.addresses.web) as moderator:
+            moderator.sign_in("/admin/login/", "moderator", DEMO_PASSWORD)
+            for sentiment, comment_ids in chosen.items():
+                fields = {
+                    "action": f"mark_{sentiment}",
+                    "_selected_action": [str(number) for number in comment_ids],
+                }
+                moderator.submit(page, fields)
         corrected = sum(len(comment_ids) for comment_ids in chosen.values())
         for sentiment, comment_ids in chosen.items():
             for comment_id in comment_ids:
@@ -234,18 +232,19 @@ def walk(journey: Journey, report: dict[str, Any]) -> None:
         journey.console.print(f"  ✓ {words}")
 
     old_model = journey.served_model()
-    visitor = journey.sign_up()
-    stage(_("注册了一位读者"))
-    journey.post_comments(visitor)
     counts = report["comments"]
-    counts["posted"] = counts["predicted"] = len(journey.posted)
-    report["prediction_seconds_median"] = round(statistics.median(journey.prediction_seconds), 3)
-    stage(
-        _("发表 %(count)d 条评论，预测中位耗时 %(seconds).2f 秒")
-        % {"count": counts["posted"], "seconds": report["prediction_seconds_median"]}
-    )
-    counts["labelled"] = journey.wait_for_labels(visitor)
-    counts["corrected"] = journey.correct_labels(visitor)
+    with Visitor(journey.addresses.web) as visitor:
+        journey.sign_up(visitor)
+        stage(_("注册了一位读者"))
+        journey.post_comments(visitor)
+        counts["posted"] = counts["predicted"] = len(journey.posted)
+        report["prediction_seconds_median"] = round(statistics.median(journey.prediction_seconds), 3)
+        stage(
+            _("发表 %(count)d 条评论，预测中位耗时 %(seconds).2f 秒")
+            % {"count": counts["posted"], "seconds": report["prediction_seconds_median"]}
+        )
+        counts["labelled"] = journey.wait_for_labels(visitor)
+        counts["corrected"] = journey.correct_labels(visitor)
     counts["samples"] = Sample.objects.filter(comment__in=journey.posted).count()
     stage(_("%(labelled)d 条有标注，审核员改正 %(corrected)d 条") % counts)
     run, traffic = journey.retrain(old_model)

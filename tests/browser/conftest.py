@@ -25,7 +25,9 @@ def _english() -> None:
     compile_messages()
 
 
-@pytest.fixture(scope="session")
+# Of the package, not of the session: Playwright's event loop would still run in the thread of the tests after these,
+# and theirs could not begin.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     if shutil.which(executable) is None:

@@ -38,17 +38,21 @@ def test_a_page_without_a_token_is_said_to_have_none(page: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_visitor_signs_up_like_a_browser_and_a_wrong_password_is_noticed(live_server) -> None:
-    visitor = Visitor(live_server.url)
     password = "水磨年糕 with 27 grains"
-    visitor.submit("/sign-up/", {"username": "visitor-1", "password1": password, "password2": password})
-    assert "visitor-1" in visitor.open("/").text
+    with Visitor(live_server.url) as visitor:
+        visitor.submit("/sign-up/", {"username": "visitor-1", "password1": password, "password2": password})
+        assert "visitor-1" in visitor.open("/").text
 
-    Visitor(live_server.url).sign_in("/sign-in/", "visitor-1", password)
-    with pytest.raises(VisitFailed, match="visitor-1 could not sign in"):
-        Visitor(live_server.url).sign_in("/sign-in/", "visitor-1", "another password")
+    with Visitor(live_server.url) as visitor:
+        visitor.sign_in("/sign-in/", "visitor-1", password)
+    with Visitor(live_server.url) as visitor, pytest.raises(VisitFailed, match="visitor-1 could not sign in"):
+        visitor.sign_in("/sign-in/", "visitor-1", "another password")
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_page_that_fails_is_named_with_its_answer(live_server) -> None:
-    with pytest.raises(VisitFailed, match="GET /articles/nowhere/ answered 404"):
-        Visitor(live_server.url).open("/articles/nowhere/")
+    with (
+        Visitor(live_server.url) as visitor,
+        pytest.raises(VisitFailed, match="/articles/nowhere/ answered 404"),
+    ):
+        visitor.open("/articles/nowhere/")
