@@ -11,6 +11,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
+from kombu import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -86,11 +87,13 @@ TEMPLATES = [
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
+_OPTIONS_IN_URL = DATABASES["default"].get("OPTIONS", {})  # such as ?ssl_mode=REQUIRED; they outrank ours
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,  # seconds a writer waits for another one
         "transaction_mode": "IMMEDIATE",  # a transaction that reads first and writes later would fail at once otherwise
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        **_OPTIONS_IN_URL,
     }
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
     DATABASES["default"]["OPTIONS"] = {
@@ -98,6 +101,10 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
         "connect_timeout": 5,
         "isolation_level": "read committed",
         "init_command": "SET sql_mode='STRICT_TRANS_TABLES'",
+        # A server that stops answering must not hold a request for ever.
+        "read_timeout": 60,
+        "write_timeout": 60,
+        **_OPTIONS_IN_URL,
     }
     DATABASES["default"]["TEST"] = {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_bin"}
     DATABASES["default"]["CONN_MAX_AGE"] = 60
@@ -107,7 +114,7 @@ REDIS_URL = env.str("REDIS_URL", default="")
 if REDIS_URL:
     CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "blog_site.cache.ForgivingRedisCache",
             "LOCATION": REDIS_URL,
             "KEY_PREFIX": "huisheng",
             "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
@@ -197,6 +204,10 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_TASK_PUBLISH_RETRY = False
+# A labeller that hangs holds the workers of its own queue only: predictions and training go on. A worker that is
+# told no queue (-Q) takes from both.
+CELERY_TASK_QUEUES = [Queue("celery"), Queue("labels")]
+CELERY_TASK_ROUTES = {"labels.*": {"queue": "labels"}}
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"  # rows made by training/migrations
 CELERY_BEAT_MAX_LOOP_INTERVAL = 2

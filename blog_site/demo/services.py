@@ -33,22 +33,11 @@ def make_services(addresses: Addresses, run_dir: Path) -> list[Service]:
     shared = {"INFERENCE_URL": addresses.inference, "PYTHONUNBUFFERED": "1"}
     inference = ["-m", "ml.serve", "--store", settings.ARTIFACT_STORE_URL, "--host", "127.0.0.1"]
     web = ["-m", "gunicorn", "blog_site.wsgi", "--bind", f"127.0.0.1:{addresses.web_port}", "--threads", "8"]
-    # Threads, not processes: tasks wait for HTTP, and a laptop has better uses for its memory.
-    worker = [
-        "-m",
-        "celery",
-        "-A",
-        "blog_site",
-        "worker",
-        "--pool",
-        "threads",
-        "--concurrency",
-        "6",
-        "--loglevel",
-        "INFO",
-    ]
-    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    beat = ["-m", "celery", "-A", "blog_site", "beat", "--loglevel", "INFO", "--pidfile", ""]
+    celery = {
+        "worker": worker_command("worker", queue="celery", threads=4),
+        "labeller": worker_command("labeller", queue="labels", threads=2),
+        "beat": ["-m", "celery", "-A", "blog_site", "beat", "--loglevel", "INFO", "--pidfile", ""],
+    }
     return [
         Service(
             "inference",
@@ -57,11 +46,18 @@ def make_services(addresses: Addresses, run_dir: Path) -> list[Service]:
             lambda: answers(f"{addresses.inference}/readyz"),
         ),
         Service("web", web, shared, lambda: answers(f"{addresses.web}/readyz")),
-        *(
-            celery_service(name, command, shared, run_dir)
-            for name, command in (("worker", worker), ("beat", beat))
-        ),
+        *(celery_service(name, command, shared, run_dir) for name, command in celery.items()),
     ]
+
+
+def worker_command(name: str, *, queue: str, threads: int) -> list[str]:
+    """A worker of one queue.
+
+    Threads, not processes: tasks wait for HTTP, and a laptop has better uses for its memory.
+    """
+    command = ["-m", "celery", "-A", "blog_site", "worker", "--hostname", f"{name}@%h", "--queues", queue]
+    command += ["--pool", "threads", "--concurrency", str(threads), "--loglevel", "INFO"]
+    return [*command, "--without-gossip", "--without-mingle", "--without-heartbeat"]
 
 
 def celery_service(name: str, command: list[str], shared: dict[str, str], run_dir: Path) -> Service:

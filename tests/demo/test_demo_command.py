@@ -102,7 +102,8 @@ def test_free_ports_are_taken_in_silence() -> None:
 
 def test_while_stopping_a_second_interrupt_is_ignored() -> None:
     with ignore_interrupts():
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
         demo.interrupt(signal.SIGTERM, None)
@@ -118,7 +119,7 @@ def test_every_service_is_told_where_inference_is_and_old_signs_of_readiness_are
 
     services = {service.name: service for service in make_services(Addresses(8123, 8124), run_dir)}
 
-    assert set(services) == {"inference", "web", "worker", "beat"}
+    assert set(services) == {"inference", "web", "worker", "labeller", "beat"}
     assert {service.environment["INFERENCE_URL"] for service in services.values()} == {
         "http://127.0.0.1:8124"
     }
@@ -149,3 +150,22 @@ def test_an_address_answers_or_it_does_not(tmp_path: Path) -> None:
             assert not answers(f"http://127.0.0.1:{port}/nothing-here")
         finally:
             server.kill()
+
+
+def test_a_report_of_an_earlier_time_does_not_outlive_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text('{"ok": true}')
+
+    demo.forget_report(path)
+
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CommandError, match="nowhere/report.json: No such file"):
+        demo.forget_report(tmp_path / "nowhere" / "report.json")
+
+
+def test_words_to_a_terminal_that_is_gone_stop_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, words: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    demo.say(Console(file=Gone()), "正在停止")
