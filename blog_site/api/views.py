@@ -148,7 +148,9 @@ class CategoryList(ApiView, generics.ListAPIView[Category]):
 class TagList(ApiView, generics.ListAPIView[Tag]):
     serializer_class = TagSerializer
     pagination_class = ById
-    queryset: QuerySet[Tag] = Tag.objects.all()
+
+    def get_queryset(self) -> QuerySet[Tag]:
+        return Tag.objects.in_use()
 
 
 @extend_schema(

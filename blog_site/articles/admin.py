@@ -26,7 +26,7 @@ class ArticleAdmin(admin.ModelAdmin):
     list_select_related = ("author", "category")
     search_fields = ("title", "body_markdown")
     autocomplete_fields = ("author", "tags")
-    date_hierarchy = "published_at"
+    # No date_hierarchy: MySQL and MariaDB need their time zone tables loaded for it, and fail without.
 
     def save_model(self, request: HttpRequest, obj: Article, form: ModelForm, change: bool) -> None:
         save_article(article=obj, tags=[tag.name for tag in form.cleaned_data["tags"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -28,9 +29,22 @@ class Category(models.Model):
         return reverse("articles:category", args=[self.slug])
 
 
+class TagQuerySet(models.QuerySet["Tag"]):
+    def in_use(self) -> TagQuerySet:
+        """Tags of published articles; a draft's tags say what it is about, so they are not shown."""
+        return self.filter(articles__in=Article.objects.published()).distinct()
+
+    def popular(self) -> TagQuerySet:
+        """Tags in use, those of most published articles first."""
+        published = Count("articles", filter=Q(articles__in=Article.objects.published()))
+        return self.annotate(uses=published).filter(uses__gt=0).order_by("-uses", "name")
+
+
 class Tag(models.Model):
     slug = models.SlugField(_("网址名"), unique=True, allow_unicode=True, max_length=60)
     name = models.CharField(_("名称"), max_length=40, unique=True)
+
+    objects = TagQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("标签")

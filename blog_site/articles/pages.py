@@ -13,6 +13,7 @@ from .echo import Echo, listen
 from .models import Article
 
 COMMENTS_PER_PAGE = 50
+KEPT_COMMENT = "kept_comment"  # key in the session
 
 
 def article_context(
@@ -30,10 +31,25 @@ def article_context(
         ),
         "echo": listen([article]).get(article.pk, Echo()),
         "comment_form": comment_form,
+        "comment_text": comment_form["text"].value() if comment_form else _kept_comment(article, request),
         "comment_max_characters": settings.COMMENT_MAX_CHARACTERS,
         "reading_minutes": max(1, round(len(article.body_markdown) / 400)),
         "page_address": article.get_absolute_url(),
     }
+
+
+def keep_comment(request: HttpRequest, article: Article, text: str) -> None:
+    """Keep a comment of somebody whose session has ended until they have signed in and come back to the article."""
+    request.session[KEPT_COMMENT] = {"article": article.pk, "text": text[: settings.COMMENT_MAX_CHARACTERS]}
+
+
+def _kept_comment(article: Article, request: HttpRequest) -> str:
+    """Give back what was kept, once, to somebody who can now post it."""
+    kept = request.session.get(KEPT_COMMENT)
+    if not request.user.is_authenticated or not kept or kept["article"] != article.pk:
+        return ""
+    del request.session[KEPT_COMMENT]
+    return str(kept["text"])
 
 
 def comment_address(article: Article, comment_id: int) -> str:

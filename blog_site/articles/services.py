@@ -6,10 +6,12 @@ import functools
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import nh3
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import Q, Value
 from django.db.models.functions import Lower
 from django.utils import timezone
 from django.utils.text import slugify
@@ -30,6 +32,7 @@ ALLOWED_ATTRIBUTES = {
 }
 ALLOWED_SCHEMES = {"http", "https", "mailto"}
 LINK_REL = "nofollow ugc noopener"
+SLUG_ATTEMPTS = 20  # of which half are random: what still clashes then is not the slug
 _LANGUAGE_CLASS = re.compile(r"language-[\w.+#-]{1,40}")
 
 
@@ -105,7 +108,8 @@ def find_or_make_tag(*, name: str) -> Tag:
     found = _find_tag(name)
     if found is not None:
         return found
-    for slug in _slug_candidates(name, fallback="tag", max_length=_max_length(Tag, "slug")):
+    candidates = _slug_candidates(name, fallback="tag", max_length=_max_length(Tag, "slug"))
+    for slug in islice(candidates, SLUG_ATTEMPTS):
         try:
             with transaction.atomic():
                 return Tag.objects.create(name=name, slug=slug)
@@ -114,18 +118,22 @@ def find_or_make_tag(*, name: str) -> Tag:
             found = _find_tag(name)
             if found is not None:
                 return found
-    raise AssertionError("slug candidates never end")
+    raise ValidationError(_("标签“%(name)s”存不进去，请换一个写法") % {"name": name})
 
 
 def _find_tag(name: str) -> Tag | None:
-    # Not iexact: MySQL leaves case to the column's collation, and a binary one tells Python from python.
-    return Tag.objects.annotate(lowered=Lower("name")).filter(lowered=name.lower()).first()
+    # Not iexact: MySQL leaves case to the column's collation, and a binary one tells Python from python. The database
+    # lowers both sides, since SQLite's idea of lower case ends with ASCII; and it may hold names equal that differ
+    # here, which is what its unique constraint goes by.
+    same = Q(lowered=Lower(Value(name))) | Q(name=name)
+    return Tag.objects.alias(lowered=Lower("name")).filter(same).order_by("pk").first()
 
 
 def _save_under_free_slug(article: Article) -> None:
     if article.slug:
         article.save()
         return
+    # Without end: a random slug is free sooner or later, and what else may clash is raised.
     for slug in _slug_candidates(article.title, fallback="article", max_length=_max_length(Article, "slug")):
         if Article.objects.filter(slug=slug).exists():
             continue

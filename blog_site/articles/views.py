@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -28,11 +27,7 @@ POPULAR_TAGS = 20
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    popular = (
-        Tag.objects.annotate(uses=Count("articles", filter=Q(articles__status=Article.Status.PUBLISHED)))
-        .filter(uses__gt=0)
-        .order_by("-uses", "name")[:POPULAR_TAGS]
-    )
+    popular = Tag.objects.popular()[:POPULAR_TAGS]
     return _render_list(request, "articles/home.html", Article.objects.published(), popular_tags=popular)
 
 
@@ -45,7 +40,7 @@ def category(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_safe
 def tag(request: HttpRequest, slug: str) -> HttpResponse:
-    tag = get_object_or_404(Tag, slug=slug)
+    tag = get_object_or_404(Tag.objects.in_use(), slug=slug)
     return _render_list(request, "articles/tag.html", Article.objects.published().filter(tags=tag), tag=tag)
 
 

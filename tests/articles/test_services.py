@@ -172,3 +172,9 @@ def test_a_tag_that_is_too_long_is_refused_and_nothing_is_saved() -> None:
     with pytest.raises(ValidationError, match="41"):
         save_article(article=write(), tags=["长" * 41])
     assert not Article.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["ＡＩ", "École", "Москва", "İzmir", "东坡肉"])
+@pytest.mark.timeout(20)
+def test_a_tag_beyond_ascii_is_found_again(name: str) -> None:
+    assert find_or_make_tag(name=name) == find_or_make_tag(name=name)
