@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from blog_site.articles.models import Article
-from blog_site.articles.pages import article_context
+from blog_site.articles.pages import article_context, keep_comment
 
 from . import services
 from .forms import CommentForm
@@ -18,12 +19,19 @@ from .models import Comment
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@login_required
 def post_comment(request: HttpRequest, slug: str) -> HttpResponse:
-    """Post a comment and go to it; show the page again, with the text kept, when it cannot be posted."""
-    article = get_object_or_404(Article.objects.published().with_people(), slug=slug)
+    """Post a comment and go to it. Whatever stands in the way, the text is given back to its writer."""
+    article = Article.objects.published().with_people().filter(slug=slug).first()
+    text = request.POST.get("text", "")
+    if article is None:
+        if request.method == "POST" and request.user.is_authenticated:
+            return render(request, "comments/not_posted.html", {"text": text}, status=404)
+        raise Http404
     if request.method != "POST":  # where signing in leads back to when the session had ended
-        return redirect(f"{article.get_absolute_url()}#comments")
+        return redirect(f"{article.get_absolute_url()}#comment-form")
+    if not request.user.is_authenticated:
+        keep_comment(request, article, text)
+        return redirect_to_login(request.path)
     form = CommentForm(request.POST)
     if not form.is_valid():
         return render(request, "articles/article.html", article_context(article, request, form), status=400)
@@ -31,11 +39,12 @@ def post_comment(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect(comment.get_absolute_url())
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def delete_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
     """Delete one's own comment and go back to the article."""
     comment = get_object_or_404(Comment.objects.select_related("article"), pk=comment_id, author=request.user)
-    services.delete_comment(comment=comment)
-    messages.success(request, _("评论已删除"))
+    if request.method == "POST":  # else signing in has led back here: nothing is deleted by following a link
+        services.delete_comment(comment=comment)
+        messages.success(request, _("评论已删除"))
     return redirect(f"{comment.article.get_absolute_url()}#comments")

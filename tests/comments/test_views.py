@@ -5,6 +5,7 @@ from django.urls import reverse
 
 from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
+from tests.blog import PASSWORD
 from tests.comments.rows import make_article, make_comment, make_user
 
 pytestmark = pytest.mark.django_db
@@ -137,5 +138,32 @@ def test_nobody_else_deletes_it(client, reader) -> None:
 
 def test_following_a_link_deletes_nothing(client, reader) -> None:
     comment = make_comment(author=reader)
-    assert client.get(reverse("comments:delete_comment", args=[comment.pk])).status_code == 405
+    answer = client.get(reverse("comments:delete_comment", args=[comment.pk]))
+    assert answer.url == f"{comment.article.get_absolute_url()}#comments"  # signing in leads here
     assert Comment.objects.get() == comment
+
+
+def test_a_text_written_when_the_session_had_ended_is_there_after_signing_in(
+    client, article: Article
+) -> None:
+    make_user("reader", password=PASSWORD)
+    answer = post(client, article, "写了很久的一段话")
+
+    answer = client.post(answer.url, {"username": "reader", "password": PASSWORD}, follow=True)
+
+    assert answer.redirect_chain[-1][0] == f"{article.get_absolute_url()}#comment-form"
+    assert "写了很久的一段话</textarea>" in answer.content.decode()
+    assert "写了很久的一段话" not in client.get(article.get_absolute_url()).content.decode()
+
+
+def test_a_text_for_an_article_that_was_taken_back_is_given_back(client, reader) -> None:
+    answer = post(client, make_article(status="draft"), "写了很久的一段话")
+
+    assert answer.status_code == 404
+    assert "写了很久的一段话</textarea>" in answer.content.decode()
+
+
+def test_a_draft_shows_its_author_no_form_that_would_refuse(client, reader) -> None:
+    article = make_article(author=reader, status="draft")
+
+    assert "comment-form" not in client.get(article.get_absolute_url()).content.decode()
