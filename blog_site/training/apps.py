@@ -8,3 +8,6 @@ class TrainingConfig(AppConfig):
     name = "blog_site.training"
     label = "training"
     verbose_name = _("训练")
+
+    def ready(self) -> None:
+        from blog_site.training import checks  # noqa: F401  # registers the check

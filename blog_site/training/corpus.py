@@ -51,6 +51,7 @@ def read_corpus(path: Path) -> list[Row]:
     rows = [_check_row(path, line, fields) for line, fields in readers[path.suffix](path, content)]
     if not rows:
         raise CorpusError(_("%(path)s 里没有样本") % {"path": path})
+    _refuse_contradictions(path, rows)
     return rows
 
 
@@ -79,7 +80,7 @@ def _read_jsonl(path: Path, content: str) -> Iterator[tuple[int, Mapping[str, An
             continue
         try:
             fields = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorpusError(
                 _("%(path)s 第 %(line)d 行不是 JSON：%(error)s")
                 % {"path": path, "line": number, "error": error}
@@ -103,6 +104,18 @@ def _check_row(path: Path, line: int, fields: Mapping[str, Any]) -> Row:
             % {**where, "label": label, "known": known}
         )
     return Row(line, text, label, str(site))
+
+
+def _refuse_contradictions(path: Path, rows: Sequence[Row]) -> None:
+    """Refuse a text that stands twice with different labels or sites: keeping one of them would be a guess."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        earlier = first.setdefault(normalize_text(row.text), row)
+        if (earlier.label, earlier.site) != (row.label, row.site):
+            raise CorpusError(
+                _("%(path)s 第 %(first)d 行和第 %(line)d 行是同一段文字，label 或 site 却不同：请删去一行")
+                % {"path": path, "first": earlier.line, "line": row.line}
+            )
 
 
 def is_encodable(text: str) -> bool:

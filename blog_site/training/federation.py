@@ -23,21 +23,32 @@ __all__ = [
     "StoreError",
     "artifact_store",
     "launcher",
+    "launcher_problem",
     "partition_by_dirichlet",
     "put_shard",
     "report_file",
 ]
 
 
+LAUNCHERS = ("local",)
+
+
 def artifact_store() -> FolderStore:
     return open_store(settings.ARTIFACT_STORE_URL)
 
 
+def launcher_problem() -> str:
+    """Say what is wrong with TRAINING_LAUNCHER; empty when nothing is."""
+    if settings.TRAINING_LAUNCHER in LAUNCHERS:
+        return ""
+    return f"TRAINING_LAUNCHER is {settings.TRAINING_LAUNCHER!r}: set it to one of {', '.join(LAUNCHERS)}."
+
+
 def launcher() -> Launcher:
-    """The launcher that TRAINING_LAUNCHER names."""
-    if settings.TRAINING_LAUNCHER == "local":
-        return LocalLauncher(Path(settings.TRAINING_RUNS_DIR))
-    raise ImproperlyConfigured(f"TRAINING_LAUNCHER is {settings.TRAINING_LAUNCHER!r}; known: local")
+    """The launcher that TRAINING_LAUNCHER names; raises ImproperlyConfigured for one that is not known."""
+    if problem := launcher_problem():
+        raise ImproperlyConfigured(problem)
+    return LocalLauncher(Path(settings.TRAINING_RUNS_DIR))
 
 
 def put_shard(samples: Iterable[Mapping[str, Any]]) -> str:

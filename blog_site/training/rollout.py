@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -25,13 +26,24 @@ class RolloutRefused(Exception):
     """The champion was not changed; the text says why."""
 
 
-def promote_model(*, model_version: ModelVersion, actor: str) -> Rollout:
-    """Make a model version the champion. Raises RolloutRefused when it is already, or its artifact is gone."""
+class ChampionChanged(RolloutRefused):
+    """The model that was to be replaced is no longer the champion."""
+
+
+ANY: Final = object()
+
+
+def promote_model(*, model_version: ModelVersion, actor: str, instead_of: object = ANY) -> Rollout:
+    """Make a model version the champion. Raises RolloutRefused when it is already, or its artifact is gone.
+
+    `instead_of`: the champion that the caller compared it with (None: there was none); ChampionChanged when it is
+    another one by now.
+    """
     if not artifact_store().artifact(model_version.digest).is_dir():
         raise RolloutRefused(f"模型 {model_version.short_digest()} 的文件已不在仓库中，无法上线")
     try:
         with transaction.atomic():
-            rollout = _move_champion(to=model_version, actor=actor)
+            rollout = _move_champion(to=model_version, actor=actor, instead_of=instead_of)
     except IntegrityError as error:  # another process was quicker: the database holds one champion
         raise RolloutRefused("在用模型刚刚被别处更换，请刷新后再试") from error
     repeat_pointer()
@@ -54,15 +66,22 @@ def rollback_model(*, to: ModelVersion | None, actor: str) -> Rollout:
 
 
 def previous_champion(champion: ModelVersion) -> ModelVersion | None:
-    """What the present champion replaced when it last took the place."""
-    last = champion.rollouts.exclude(state=Rollout.State.FAILED).select_related("previous").first()
+    """The older model that the present champion last took the place of.
+
+    Older: after a rollback the champion stands where a newer one was, and going back once more must not bring that
+    one again.
+    """
+    taken = champion.rollouts.exclude(state=Rollout.State.FAILED).filter(previous__lt=champion.pk)
+    last = taken.select_related("previous").first()
     return last.previous if last else None
 
 
-def _move_champion(*, to: ModelVersion, actor: str) -> Rollout:
+def _move_champion(*, to: ModelVersion, actor: str, instead_of: object) -> Rollout:
     previous = ModelVersion.objects.champion()
     if previous == to:
         raise RolloutRefused(f"模型 {to.short_digest()} 已经在用")
+    if instead_of is not ANY and previous != instead_of:
+        raise ChampionChanged("训练期间在用模型已被更换")
     if previous is not None:
         moved = ModelVersion.objects.filter(pk=previous.pk, champion_slot=ONLY)
         if moved.update(champion_slot=None, state=ModelVersion.State.RETIRED) != 1:

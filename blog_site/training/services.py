@@ -11,14 +11,22 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from blog_site.articles.models import Category
-from blog_site.labels.models import Sample
+from blog_site.labels.models import Sample, SampleQuerySet
 from blog_site.training import federation
 from blog_site.training.gate import judge_candidate
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
-from blog_site.training.rollout import RolloutRefused, advance_rollout, promote_model, repeat_pointer
+from blog_site.training.rollout import (
+    ChampionChanged,
+    RolloutRefused,
+    advance_rollout,
+    promote_model,
+    repeat_pointer,
+    undo_rollout,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +76,7 @@ class RunPlan:
 
 
 def sync_sites() -> None:
-    """Every article category is a site; a moderator may take one out of training in the admin."""
+    """Every article category is a site; an administrator may take one out of training in the admin."""
     known = set(Site.objects.values_list("slug", flat=True))
     missing = [Site(slug=c.slug, name=c.name) for c in Category.objects.all() if c.slug not in known]
     Site.objects.bulk_create(missing, ignore_conflicts=True)
@@ -98,10 +106,18 @@ def _plan_site(site: Site, counts: Counter[tuple[str, str]]) -> SitePlan:
 
 
 def count_new_samples() -> int:
-    """Samples made or changed since the last run that reached the gate cut its shards."""
-    last = Run.objects.filter(state__in=[Run.State.PROMOTED, Run.State.REFUSED]).first()
-    samples = Sample.objects.filter(site__in=Site.objects.filter(active=True).values("slug"))
-    return samples.filter(changed_at__gt=last.samples_until).count() if last else samples.count()
+    """Samples made or changed since their site's last run that reached the gate cut its shards."""
+    judged = Q(run__state__in=[Run.State.PROMOTED, Run.State.REFUSED])
+    seen = dict(
+        RunSite.objects.filter(judged).values_list("site__slug").annotate(until=Max("run__samples_until"))
+    )
+    active = Site.objects.filter(active=True).values_list("slug", flat=True)
+    return sum(_samples_after(slug, seen.get(slug)).count() for slug in active)
+
+
+def _samples_after(site: str, moment: datetime | None) -> SampleQuerySet:
+    samples = Sample.objects.of_site(site)
+    return samples if moment is None else samples.filter(changed_at__gt=moment)
 
 
 def start_run(
@@ -113,6 +129,8 @@ def start_run(
     force: bool = False,
 ) -> Run:
     """Start a run, or raise RunActive or TooFewLabels. `force` trains even without new samples."""
+    if problem := federation.launcher_problem():
+        raise TrainingError(problem)
     active = Run.objects.active()
     if active is not None:
         raise RunActive(f"训练 {active} 正在进行（{active.get_state_display()}），等它结束再开始新的一次")
@@ -153,9 +171,6 @@ def advance_run(run: Run) -> Run:
     """Move a run one state forward if it is ready to. Never waits; two callers at once do no harm."""
     if run.has_ended():
         return run
-    overdue = timezone.now() - run.started_at > timedelta(seconds=settings.TRAINING_RUN_DEADLINE_SECONDS + 60)
-    if overdue:
-        return end_run(run, Run.State.FAILED, f"超过 {settings.TRAINING_RUN_DEADLINE_SECONDS} 秒的期限")
     step: dict[str, Callable[[Run], None]] = {
         Run.State.CUTTING: _cut,
         Run.State.TRAINING: _follow,
@@ -167,7 +182,15 @@ def advance_run(run: Run) -> Run:
     except OSError as error:  # the store, or the launcher's folder and processes
         return end_run(run, Run.State.FAILED, f"存储出错：{error}")
     run.refresh_from_db()
+    # After the look: what was done in time counts, even if nobody looked until now.
+    if run.state in (Run.State.CUTTING, Run.State.TRAINING, Run.State.EVALUATING) and is_overdue(run):
+        return end_run(run, Run.State.FAILED, f"超过 {settings.TRAINING_RUN_DEADLINE_SECONDS} 秒的期限")
     return run
+
+
+def is_overdue(run: Run) -> bool:
+    """A minute after the aggregator's own deadline, which says more of what it waited for."""
+    return timezone.now() - run.started_at > timedelta(seconds=settings.TRAINING_RUN_DEADLINE_SECONDS + 60)
 
 
 def _move(run: Run, to: Run.State) -> bool:
@@ -293,19 +316,25 @@ def _decide(run: Run) -> None:
     if rollout is None:
         verdict = judge_candidate(run.report, max_macro_f1_drop=settings.GATE_MAX_MACRO_F1_DROP)
         if not verdict.passed:
-            ModelVersion.objects.filter(pk=run.model_version_id, state=ModelVersion.State.CANDIDATE).update(
-                state=ModelVersion.State.REFUSED, state_reason=verdict.reason[:500]
-            )
-            end_run(run, Run.State.REFUSED, verdict.reason)
+            _refuse(run, verdict.reason)
             return
         Run.objects.filter(pk=run.pk).update(state_reason=verdict.reason)
         try:
-            rollout = promote_model(model_version=run.model_version, actor=f"run:{run.pk}")
+            rollout = promote_model(
+                model_version=run.model_version, actor=f"run:{run.pk}", instead_of=run.champion
+            )
+        except ChampionChanged as error:  # by hand, while this one was trained
+            _refuse(run, f"{error}：候选没有和现在的模型比较过，请重新训练")
+            return
         except RolloutRefused as error:
             if not Rollout.objects.filter(
                 actor=f"run:{run.pk}"
             ).exists():  # else another worker promoted it just now
                 end_run(run, Run.State.REFUSED, str(error))
+            return
+        run.refresh_from_db(fields=["state"])
+        if run.has_ended():  # aborted meanwhile, when there was no rollout to undo yet
+            undo_rollout(rollout, "训练已中止")
             return
     rollout = advance_rollout(rollout)
     if rollout.state == Rollout.State.FAILED:
@@ -316,20 +345,29 @@ def _decide(run: Run) -> None:
         end_run(run, Run.State.PROMOTED, "；".join(filter(None, [run.state_reason, rollout.reason])))
 
 
+def _refuse(run: Run, reason: str) -> None:
+    refused = ModelVersion.objects.filter(pk=run.model_version_id, state=ModelVersion.State.CANDIDATE)
+    if end_run(run, Run.State.REFUSED, reason).state == Run.State.REFUSED:
+        refused.update(state=ModelVersion.State.REFUSED, state_reason=reason[:500])
+
+
 def end_run(run: Run, state: Run.State, reason: str) -> Run:
     """End a run in the given state, and the processes it may still have."""
     ended = Run.objects.filter(pk=run.pk).exclude(state__in=Run.ENDED)
     if ended.update(state=state, state_reason=reason, active_slot=None, ended_at=timezone.now()):
         log.info("run %s ended: %s %s", run.pk, state, reason)
-        if state == Run.State.FAILED:
-            federation.launcher().stop(run.key())
+        federation.launcher().stop(run.key())  # also a trainer that a finished run went on without
     run.refresh_from_db()
     return run
 
 
 def abort_run(*, run: Run, reason: str) -> Run:
-    """Stop an active run; what it had learnt is lost."""
-    return end_run(run, Run.State.FAILED, reason)
+    """Stop an active run; what it had learnt is lost, and a rollout that still waits is undone."""
+    ended = end_run(run, Run.State.FAILED, reason)
+    if ended.state == Run.State.FAILED:
+        for rollout in Rollout.objects.filter(actor=f"run:{run.pk}", state=Rollout.State.WAITING):
+            undo_rollout(rollout, ended.state_reason)
+    return ended
 
 
 def advance_everything() -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from blog_site.articles.models import Category
 from blog_site.labels.services import ImportedSample, import_samples
-from blog_site.training.models import ONLY, ModelVersion, Run
+from blog_site.training.models import ONLY, ModelVersion, Run, RunSite, Site
 from ml.text import split_of
 
 SITES = ("books", "film", "food")
@@ -136,9 +136,13 @@ def make_version(
     )
 
 
-def make_run(**fields: Any) -> Run:
-    """A run without sites, in the state given; one that has ended holds no slot."""
+def make_run(*, trained: str = "", **fields: Any) -> Run:
+    """A run in the state given, with the site `trained` or without any; one that has ended holds no slot."""
     fields = {"trigger": "command", "new_samples": 10, "samples_until": timezone.now(), **fields}
     if fields.get("state") in Run.ENDED:
         fields = {"active_slot": None, "ended_at": timezone.now(), **fields}
-    return Run.objects.create(**fields)
+    run = Run.objects.create(**fields)
+    if trained:
+        part = {"samples": 1, "validation_samples": 0, "class_counts": {}}
+        RunSite.objects.create(run=run, site=Site.objects.get(slug=trained), **part)
+    return run

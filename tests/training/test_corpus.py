@@ -188,3 +188,22 @@ def test_the_corpus_that_comes_along_is_large_and_has_every_text_once() -> None:
     assert len(rows) > 15_000
     assert len({row.text for row in rows}) == len(rows)
     assert {row.label for row in rows} == {"negative", "positive"}
+
+
+@pytest.mark.parametrize("second", ["好吃,negative,food", "好吃 ,positive,film"])
+def test_a_text_that_stands_twice_and_differs_is_refused_naming_both_lines(
+    tmp_path: Path, second: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label,site\n好吃,positive,food\n{second}\n", encoding="utf-8")
+
+    with pytest.raises(CorpusError, match="第 2 行和第 3 行"):
+        read_corpus(path)
+
+
+def test_json_nested_without_end_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("[" * 100_000, encoding="utf-8")
+
+    with pytest.raises(CorpusError, match="第 1 行"):
+        read_corpus(path)

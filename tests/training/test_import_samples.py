@@ -83,3 +83,22 @@ def test_a_file_or_the_bootstrap_corpus_must_be_named(corpus: Path) -> None:
         call_command("import_samples")
     with pytest.raises(CommandError, match="not allowed"):
         call_command("import_samples", str(corpus), "--bootstrap")
+
+
+def test_an_import_that_is_interrupted_keeps_nothing(corpus: Path, monkeypatch) -> None:
+    """Half of a corpus, sorted by class, would train a model that knows one class."""
+    make_sites()
+    monkeypatch.setattr("blog_site.labels.services.IMPORT_BATCH", 20)
+    real, batches = Sample.objects.bulk_create, []
+
+    def interrupted(samples: list[Sample], **options: bool) -> list[Sample]:
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        batches.append(samples)
+        return real(samples, **options)
+
+    monkeypatch.setattr(Sample.objects, "bulk_create", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call_command("import_samples", str(corpus))
+    assert len(batches) == 2
+    assert not Sample.objects.exists()

@@ -374,3 +374,14 @@ def test_the_pointer_is_written_only_when_it_differs(store, versions) -> None:
     point_inference_to_champion()
 
     assert (store.root / "champion.json").stat().st_mtime_ns == written
+
+
+def test_rolling_back_twice_goes_back_two_models_not_to_the_bad_one(store) -> None:
+    oldest, middle, newest = (make_version(make_artifact(store.root)) for _ in range(3))
+    for version in (oldest, middle, newest):
+        promote(version)
+
+    assert rollback_model(to=None, actor="command").model_version == middle
+    assert rollback_model(to=None, actor="command").model_version == oldest
+    with pytest.raises(RolloutRefused, match="没有别的模型"):
+        rollback_model(to=None, actor="command")

@@ -13,10 +13,13 @@ from blog_site.comments.services import delete_comment
 from blog_site.labels.models import Sample
 from blog_site.labels.services import ImportedSample, correct_labels, import_samples
 from blog_site.training import services
+from blog_site.training.checks import check_launcher
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
+from blog_site.training.rollout import promote_model, rollback_model
 from blog_site.training.services import (
     RunActive,
     TooFewLabels,
+    TrainingError,
     abort_run,
     advance_everything,
     advance_run,
@@ -132,7 +135,7 @@ def test_a_sample_of_no_known_site_is_not_counted() -> None:
 def test_new_samples_count_from_the_last_run_that_reached_the_gate(state: str, new: int) -> None:
     import_counted("food", train=8)
     sync_sites()
-    make_run(state=state, samples_until=timezone.now())
+    make_run(state=state, samples_until=timezone.now(), trained="food")
     import_counted("food", validation=1, test=1)
 
     assert count_new_samples() == new
@@ -143,7 +146,7 @@ def test_a_relabelled_comment_counts_as_new() -> None:
     moderator = make_user()
     correct_labels(comments=[comment], sentiment="positive", moderator=moderator)
     sync_sites()
-    make_run(state=Run.State.PROMOTED)
+    make_run(state=Run.State.PROMOTED, trained="food")
     assert count_new_samples() == 0
 
     correct_labels(comments=[comment], sentiment="positive", moderator=moderator)
@@ -559,3 +562,88 @@ def test_a_category_without_samples_is_a_site_that_waits() -> None:
 
     assert [site.slug for site in plan_run().sites] == ["food"]
     assert Site.objects.filter(slug="empty", active=True).exists()
+
+
+def test_a_candidate_is_not_put_over_a_champion_it_was_not_compared_with(ready, launcher, store) -> None:
+    """Somebody rolls back while a run trains: its candidate was judged against the model that was taken away."""
+    good, bad = (
+        make_version(make_artifact(store.root), macro_f1=0.95),
+        make_version(make_artifact(store.root), macro_f1=0.60),
+    )
+    promote_model(model_version=good, actor="test")
+    promote_model(model_version=bad, actor="test")
+    launcher.script = make_script({"artifact": ready, "report": make_report(ready, 0.62, champion=bad)})
+    run = start_run(trigger="command", min_labels=1)
+
+    rollback_model(to=good, actor="test")
+    run = finish(run)
+
+    assert (run.state, ModelVersion.objects.champion()) == (Run.State.REFUSED, good)
+    assert "已被更换" in run.state_reason
+    assert run.model_version is not None
+    assert run.model_version.state == ModelVersion.State.REFUSED
+
+
+def long_ago(run: Run, settings) -> Run:
+    past = timezone.now() - timedelta(seconds=settings.TRAINING_RUN_DEADLINE_SECONDS + 3600)
+    Run.objects.filter(pk=run.pk).update(started_at=past)
+    run.refresh_from_db()
+    return run
+
+
+def test_a_run_that_was_done_in_time_counts_however_late_somebody_looks(ready, launcher, settings) -> None:
+    launcher.script = launcher.script[-1:]
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+
+    run = finish(long_ago(run, settings))
+
+    assert run.state == Run.State.PROMOTED
+
+
+def test_a_run_that_is_not_done_in_time_fails_and_says_so(launcher, settings) -> None:
+    import_counted("food", train=5, test=2)
+    launcher.script = [RunStatus("training", rounds_planned=3)]
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+
+    run = advance_run(long_ago(run, settings))
+
+    assert run.state == Run.State.FAILED
+    assert str(settings.TRAINING_RUN_DEADLINE_SECONDS) in run.state_reason
+
+
+def test_aborting_a_run_whose_rollout_waits_puts_the_old_champion_back(
+    ready, launcher, store, service
+) -> None:
+    old = make_version(make_artifact(store.root), macro_f1=0.5, champion=True)
+    launcher.script = make_script({"artifact": ready, "report": make_report(ready, champion=old)})
+    service.serve(old.digest)
+    run = start_run(trigger="command", min_labels=1)
+    while not Rollout.objects.exists():
+        run = advance_run(run)
+
+    run = abort_run(run=run, reason="not this one")
+    service.serve(ready)
+    advance_everything()
+
+    assert (run.state, run.state_reason) == (Run.State.FAILED, "not this one")
+    assert ModelVersion.objects.champion() == old
+    assert Rollout.objects.get().state == Rollout.State.FAILED
+
+
+def test_a_launcher_that_is_not_known_is_said_before_a_run_is_made(settings) -> None:
+    settings.TRAINING_LAUNCHER = "kubernets"
+
+    with pytest.raises(TrainingError, match="kubernets"):
+        start_run(trigger="command", force=True)
+
+    assert not Run.objects.exists()
+    assert [error.id for error in check_launcher(None)] == ["training.E001"]
+
+
+def test_samples_of_a_site_that_did_not_train_stay_new(ready, launcher) -> None:
+    import_counted("film", train=4, test=1)
+
+    run = finish(start_run(trigger="command", sites=1, min_labels=1))
+
+    assert (run.state, run.new_samples) == (Run.State.PROMOTED, 18)
+    assert count_new_samples() == 5

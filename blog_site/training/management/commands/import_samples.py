@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from blog_site.labels.services import import_samples
@@ -39,7 +40,8 @@ class Command(BaseCommand):
             examples = assign_sites(rows, alpha=options["alpha"], seed=options["seed"])
         except CorpusError as error:
             raise CommandError(str(error)) from error
-        result = import_samples(examples=examples)
+        with transaction.atomic():  # all of the file or nothing of it, however this ends
+            result = import_samples(examples=examples)
         self.stdout.write(
             _("导入 %(imported)d 条样本，%(duplicates)d 条已有")
             % {"imported": result.imported, "duplicates": result.duplicates}

@@ -39,7 +39,7 @@ class Command(BaseCommand):
             "--sites", type=positive, help="train on at most this many sites, those with most samples"
         )
         parser.add_argument(
-            "--rounds", type=positive, help="rounds of exchange (default: 330 at first, then 60)"
+            "--rounds", type=positive, help="rounds of exchange (default: 160 at first, then 60)"
         )
         parser.add_argument(
             "--min-labels", type=int, help="new samples needed (default: TRAINING_MIN_LABELS)"
