@@ -21,7 +21,7 @@ class FolderStore:
     """A store in a folder. Every file appears whole or not at all, under its final name.
 
     artifacts/<digest>/   one artifact          shards/<digest>.jsonl   samples of one site, or held-out samples
-    reports/<digest>/     report.json, *.png    champion.json           {"digest": …}: the model to serve
+    reports/<digest>/     report.json, *.png    champion.json           {"digest": …, "previous": …}: whom to serve
     """
 
     def __init__(self, root: Path) -> None:
@@ -60,10 +60,15 @@ class FolderStore:
             raise StoreError(f"{path} names no model ({error!r}): promote one again") from error
 
     def point_to_champion(self, digest: str) -> None:
-        """Name the model to serve; the inference service watches this file."""
+        """Name the model to serve, and the one before it; the inference service watches this file."""
         if not self.artifact(digest).is_dir():
             raise StoreError(f"artifact {digest} is not in {self.root}: nothing to serve")
-        write_whole(self.root / "champion.json", json.dumps({"digest": digest}).encode())
+        try:
+            previous = self.champion()
+        except StoreError:  # a damaged pointer is about to be mended
+            previous = None
+        pointer = {"digest": digest, "previous": previous} if previous else {"digest": digest}
+        write_whole(self.root / "champion.json", json.dumps(pointer).encode())
 
 
 def open_store(url: str) -> FolderStore:

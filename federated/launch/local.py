@@ -18,7 +18,7 @@ import psutil
 from federated.protocol import TOKEN_VARIABLE, TOKENS_VARIABLE, RunSpec, RunStatus, read_progress
 from federated.store import FolderStore, open_store
 
-STOP_SECONDS = 4  # between SIGTERM and SIGKILL
+STOP_SECONDS = 3  # between SIGTERM and SIGKILL
 START_SECONDS = 60  # in which whoever starts a run has surely started its processes
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # A trainer inherits nothing that leads to the database, the broker or the language model.
@@ -64,18 +64,23 @@ class LocalLauncher:
                 file.write(spec.to_json())
         except FileExistsError:
             return
+        try:
+            self._start_processes(work_dir, store, spec)
+        except BaseException:  # Ctrl-C too: what has been started must not go on without the rest
+            self.stop(spec.run)
+            raise
+
+    def _start_processes(self, work_dir: Path, store: FolderStore, spec: RunSpec) -> None:
+        """Start the aggregator and the trainers, each written down at once, so that `stop` finds it."""
         tokens = {site: secrets.token_urlsafe(32) for site in spec.sites}
         with socket.create_server(("127.0.0.1", 0), backlog=len(tokens) + 8) as listener:
             # The aggregator inherits the listening socket: trainers may connect before it has started up.
             address = f"http://127.0.0.1:{listener.getsockname()[1]}"
             started = [self._start_aggregator(work_dir, listener, tokens)]
-        started += [
-            self._start_trainer(work_dir, store, spec, site, address, token) for site, token in tokens.items()
-        ]
-        text = json.dumps([asdict(process) for process in started])
-        unfinished = work_dir / ".processes.json"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(work_dir / "processes.json")
+            write_processes(work_dir, started)
+        for site, token in tokens.items():
+            started.append(self._start_trainer(work_dir, store, spec, site, address, token))
+            write_processes(work_dir, started)
 
     def _start_aggregator(
         self, work_dir: Path, listener: socket.socket, tokens: dict[str, str]
@@ -133,6 +138,12 @@ class LocalLauncher:
         if not path.exists():
             return []
         return [StartedProcess(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def write_processes(work_dir: Path, processes: list[StartedProcess]) -> None:
+    unfinished = work_dir / ".processes.json"
+    unfinished.write_text(json.dumps([asdict(process) for process in processes]), encoding="utf-8")
+    unfinished.replace(work_dir / "processes.json")
 
 
 def start_process(

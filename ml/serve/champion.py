@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -37,7 +38,8 @@ class ChampionWatcher:
 
     A new model is loaded, verified and asked beside the running one; then one reference changes. A request
     that took the old predictor ends with the old one. What fails is reported and tried again when the pointer
-    is written anew or after `retry_seconds`.
+    is written anew or after `retry_seconds`. A service that has nothing to serve, since the champion's files were
+    damaged while it was away, serves the champion before it and says why.
     """
 
     def __init__(self, settings: ServeSettings, metrics: ServiceMetrics) -> None:
@@ -80,15 +82,27 @@ class ChampionWatcher:
             self._fail(f"unexpected {type(error).__name__}: {error}")
 
     def _follow_pointer(self) -> None:
-        digest = read_pointer(self._settings.store)
-        if digest != self._state.model:
-            self._state = replace(self._state, wanted=digest)
-            predictor = self._prepare(digest)
-            self._state = ServingState(predictor, digest, None)
-            self._metrics.record_swap(digest)
-            log.info("serving model %s", digest)
-        else:
-            self._state = replace(self._state, wanted=digest, error=None)
+        pointer = read_pointer(self._settings.store)
+        if pointer.digest == self._state.model:
+            self._state = replace(self._state, wanted=pointer.digest, error=None)
+            return
+        if pointer.digest != self._state.wanted:
+            # What is said of another model says nothing of this one, and whoever waits for it would believe it.
+            loading = None if self._state.predictor else f"model {pointer.digest} is being loaded"
+            self._state = replace(self._state, wanted=pointer.digest, error=loading)
+        try:
+            self._serve(pointer.digest, wanted=pointer.digest)
+        except ArtifactError:
+            if pointer.previous is not None and self._state.predictor is None:
+                with contextlib.suppress(ArtifactError):  # the wanted one's error is the one to report
+                    self._serve(pointer.previous, wanted=pointer.digest)
+            raise
+
+    def _serve(self, digest: str, wanted: str) -> None:
+        predictor = self._prepare(digest)
+        self._state = ServingState(predictor, wanted, None)
+        self._metrics.record_swap(digest)
+        log.info("serving model %s", digest)
 
     def _prepare(self, digest: str) -> Predictor:
         artifact = load_from_store(self._settings.store, digest)

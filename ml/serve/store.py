@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from ml.artifact import Artifact, load_artifact
 
@@ -28,7 +29,15 @@ def pointer_mark(store: Path) -> PointerMark | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def read_pointer(store: Path) -> str:
+@dataclass(frozen=True)
+class Pointer:
+    """The digest of the champion, and of the one before it."""
+
+    digest: str
+    previous: str | None
+
+
+def read_pointer(store: Path) -> Pointer:
     """Read which digest is the champion; raises PointerError."""
     path = store / POINTER
     try:
@@ -37,11 +46,16 @@ def read_pointer(store: Path) -> str:
         raise PointerError(f"{path}: missing; it is written when a model is promoted") from error
     except (OSError, ValueError) as error:
         raise PointerError(f"{path}: cannot be read: {error}") from error
-    digest = document.get("digest") if isinstance(document, dict) else None
-    # The digest becomes part of a path, so nothing but a digest may pass.
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    fields = document if isinstance(document, dict) else {}
+    digest, previous = fields.get("digest"), fields.get("previous")
+    # Both become part of a path, so nothing but a digest may pass.
+    if not _is_digest(digest) or not (previous is None or _is_digest(previous)):
         raise PointerError(f'{path}: expected {{"digest": 64 hexadecimal digits}}, got {document!r:.100}')
-    return digest
+    return Pointer(digest, previous)
+
+
+def _is_digest(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def load_from_store(store: Path, digest: str) -> Artifact:

@@ -132,7 +132,17 @@ def test_the_pointer_names_the_champion(store: FolderStore) -> None:
         store.artifact(digest).mkdir(parents=True)
         store.point_to_champion(digest)
         assert store.champion() == digest
-    assert json.loads((store.root / "champion.json").read_text()) == {"digest": "b" * 64}
+    assert json.loads((store.root / "champion.json").read_text()) == {
+        "digest": "b" * 64,
+        "previous": "a" * 64,
+    }
+
+
+def test_naming_a_champion_mends_a_damaged_pointer(store: FolderStore) -> None:
+    store.artifact("a" * 64).mkdir(parents=True)
+    (store.root / "champion.json").write_text("{")
+    store.point_to_champion("a" * 64)
+    assert store.champion() == "a" * 64
 
 
 def test_the_pointer_refuses_an_artifact_that_is_not_there(store: FolderStore) -> None:

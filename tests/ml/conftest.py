@@ -113,8 +113,8 @@ class Store:
         shutil.copytree(artifact.path, target)
         return target
 
-    def point_at(self, digest: str) -> None:
-        self.write_pointer(json.dumps({"digest": digest}))
+    def point_at(self, digest: str, previous: str | None = None) -> None:
+        self.write_pointer(json.dumps({"digest": digest, "previous": previous}))
 
     def write_pointer(self, content: str) -> None:
         temporary = self.path / "champion.json.new"

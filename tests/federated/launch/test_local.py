@@ -288,3 +288,24 @@ def test_what_the_aggregator_said_last_stands_even_when_it_is_gone(ground: RunGr
     ProgressLog(work_dir / "progress.jsonl").write("done", {"artifact": "a" * 64, "report": {}})
     status = ground.launcher.status("run-1")
     assert (status.phase, status.result) == ("done", {"artifact": "a" * 64, "report": {}})
+
+
+def test_a_start_that_fails_midway_leaves_no_process(ground: RunGround, monkeypatch) -> None:
+    """A full disk, or Ctrl-C: what has been started would otherwise wait for ever for the rest."""
+    started: list[psutil.Process] = []
+    real = federated.launch.local.start_process
+
+    def start(name: str, *arguments: object, **named: object) -> object:
+        if len(started) == 3:
+            raise OSError(28, "No space left on device")
+        process = real(name, *arguments, **named)
+        started.append(psutil.Process(process.pid))
+        return process
+
+    monkeypatch.setattr(federated.launch.local, "start_process", start)
+    spec = ground.spec(rounds=ENDLESS)
+    with pytest.raises(OSError, match="No space left"):
+        ground.launcher.start(spec)
+    assert len(started) == 3
+    _gone, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []

@@ -198,3 +198,41 @@ def test_a_store_is_named_by_a_file_url() -> None:
     for url in ("/srv/store", "s3://bucket/store", "file://host/store", "file:relative", ""):
         with pytest.raises(ValueError, match="expected file:///absolute/path"):
             store_path(url)
+
+
+def test_an_older_models_error_is_not_said_of_one_that_is_being_loaded(
+    store: Store, tiny: TinyModel, other_tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the new model would take it for refused and put the old one back."""
+    store.point_at(tiny.artifact.digest)
+    watcher = watcher_over(store)
+    watcher.look_once()
+    store.point_at("0" * 64)
+    watcher.look_once()
+    assert watcher.state.error is not None
+    seen: list[tuple[str | None, str | None]] = []
+    real = champion.load_from_store
+
+    def load(path: Path, digest: str) -> object:
+        seen.append((watcher.state.wanted, watcher.state.error))
+        return real(path, digest)
+
+    monkeypatch.setattr(champion, "load_from_store", load)
+    store.add(other_tiny.artifact)
+    store.point_at(other_tiny.artifact.digest)
+    watcher.look_once()
+    assert seen == [(other_tiny.artifact.digest, None)]
+
+
+def test_with_a_damaged_champion_and_nothing_to_serve_the_one_before_it_answers(
+    store: Store, tiny: TinyModel, other_tiny: TinyModel, loads: list[str]
+) -> None:
+    damaged = store.add(other_tiny.artifact) / "model.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    store.point_at(other_tiny.artifact.digest, previous=tiny.artifact.digest)
+    watcher = watcher_over(store, retry_seconds=0)
+    watcher.look_once()
+    watcher.look_once()
+    assert (watcher.state.model, watcher.state.wanted) == (tiny.artifact.digest, other_tiny.artifact.digest)
+    assert "model.onnx" in str(watcher.state.error)
+    assert loads == [other_tiny.artifact.digest, tiny.artifact.digest, other_tiny.artifact.digest]
