@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare test lint screenshots messages clean distclean
 
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -27,12 +27,12 @@ setup:
 # exec: what Ctrl-C reaches is the command itself, with no shell between that could end before it.
 demo:
 	@infra/setup/install.sh demo
-	@$(PYTHON) -I blog_site/demo/environment.py var/env
-	@exec $(PYTHON) manage.py demo $(ARGS)
+	@$(VENV_PYTHON) -I blog_site/demo/environment.py var/env
+	@exec $(VENV_PYTHON) manage.py demo $(ARGS)
 
 compare:
 	@infra/setup/install.sh demo
-	@$(PYTHON) -m federated.compare $(ARGS)
+	@$(VENV_PYTHON) -m federated.compare $(ARGS)
 
 setup-test:
 	@infra/setup/test_servers.sh
@@ -41,22 +41,22 @@ setup-test:
 # Both passes run whatever the first says; the exit status is that of the first that failed.
 test: setup-test
 	@first=0; second=0; \
-	$(PYTHON) -m pytest -m "not servers" $(ARGS) || first=$$?; \
-	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest -m "not browser and not flow" $(ARGS) || second=$$?; \
+	$(VENV_PYTHON) -m pytest -m "not servers" $(ARGS) || first=$$?; \
+	$(VENV_PYTHON) -m tests.servers -- $(VENV_PYTHON) -m pytest -m "not browser and not flow" $(ARGS) || second=$$?; \
 	exit $$((first ? first : second))
 
 lint: setup-test
-	@$(PYTHON) -m ruff check
-	@$(PYTHON) -m ruff format --check --quiet
-	@$(PYTHON) -m mypy
+	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) -m ruff format --check --quiet
+	@$(VENV_PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
 messages: setup-test
-	@$(PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore var --ignore tests
-	@$(PYTHON) -m infra.setup.compile_messages
+	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore var --ignore tests
+	@$(VENV_PYTHON) -m infra.setup.compile_messages
 
 screenshots: setup-test
-	@$(PYTHON) -m infra.setup.screenshots $(ARGS)
+	@$(VENV_PYTHON) -m infra.setup.screenshots $(ARGS)
 
 clean:
 	@for path in var report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache; do \

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,8 +221,9 @@ def take_journey(
     report = begin_report(first, seconds)
     try:
         walk(journey, report)
-    except (StageFailed, VisitFailed, httpx.HTTPError, subprocess.SubprocessError) as error:
-        report["error"] = str(error)
+    except Exception as error:  # whatever it is, the report says that the loop did not hold, and why
+        known = isinstance(error, StageFailed | VisitFailed | httpx.HTTPError | subprocess.SubprocessError)
+        report["error"] = str(error) if known else traceback.format_exc()
         console.print(f"[red]✗ {error}[/red]")
     report["seconds"]["loop"] = round(time.monotonic() - began, 1)
     return report

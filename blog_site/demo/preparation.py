@@ -39,22 +39,28 @@ def prepare_blog(console: Console) -> None:
 
 def train_first_model(console: Console) -> FirstModel:
     """Train the first model federatedly, or find it. Raises ServiceFailed when the training fails."""
-    run = Run.objects.active()  # a demo that was killed may have left one, whose processes may have gone on
-    if run is None and ModelVersion.objects.champion() is None:
-        console.print(_("训练第一个模型：每个分类是一个站点，各用各的数据，只上传梯度"))
-        run = start_run(trigger="demo", force=True)
-    if run is not None:
-        run = follow_run(run, console)
-        console.print(f"{run.get_state_display()}：{run.state_reason}")
+    left = Run.objects.active()  # by a demo that was killed; its processes may have gone on, or died with it
+    if left is not None:
+        _follow(left, console)
     if ModelVersion.objects.champion() is None:
-        raise ServiceFailed(
-            _("没有训练出可用的模型：%(reason)s") % {"reason": run.state_reason if run else ""}
-        )
+        console.print(_("训练第一个模型：每个分类是一个站点，各用各的数据，只上传梯度"))
+        run = _follow(start_run(trigger="demo", force=True), console)
+        if ModelVersion.objects.champion() is None:
+            raise ServiceFailed(_("没有训练出可用的模型：%(reason)s") % {"reason": run.state_reason})
     return find_first_model()
 
 
+def _follow(run: Run, console: Console) -> Run:
+    run = follow_run(run, console)
+    console.print(f"{run.get_state_display()}：{run.state_reason}")
+    return run
+
+
 def find_first_model() -> FirstModel:
-    run = Run.objects.filter(state=Run.State.PROMOTED).order_by("pk").select_related("model_version")[0]
+    """The oldest model that has been in service, and its run."""
+    served = Run.objects.filter(model_version__rollouts__isnull=False, report__isnull=False)
+    run = served.order_by("pk").select_related("model_version").first()
+    assert run is not None, "a champion has a run that made it"
     assert run.model_version is not None
     assert run.report is not None
     return FirstModel(run.model_version, run.report, run.rounds.count(), run.sites.count())

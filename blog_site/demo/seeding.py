@@ -139,23 +139,42 @@ def seed_demo(
     password: str = DEMO_PASSWORD,
     on_article: Callable[[SeedArticle], None] = lambda _article: None,
 ) -> SeedCounts:
-    """Make what is missing of the demo, article by article, so that a killed run is completed by the next.
+    """Make the categories that are missing, each with all of its articles and comments, or none of them.
 
-    Comments are stored without queueing anything: they are in the past, where the sweeps find them.
+    So a killed run is completed by the next, and what somebody has deleted from a category stays deleted. Comments
+    are stored without queueing anything: they are in the past, where the sweeps find them.
     """
     users = _seed_users(content.users, password)
-    categories = articles = comments = 0
-    for column in content.columns:
-        category, made = Category.objects.get_or_create(
-            slug=column.slug, defaults={"name": column.name, "description": column.description}
-        )
-        categories += made
-        for seed in column.articles:
-            made_article, made_comments = _seed_article(seed, category)
-            articles += made_article
-            comments += made_comments
-            on_article(seed)
-    return SeedCounts(categories=categories, users=users, articles=articles, comments=comments)
+    made = [_seed_column(column, on_article) for column in content.columns]
+    return SeedCounts(
+        categories=sum(column is not None for column in made),
+        users=users,
+        articles=sum(column.articles for column in made if column),
+        comments=sum(column.comments for column in made if column),
+    )
+
+
+@dataclass(frozen=True)
+class _ColumnCounts:
+    articles: int
+    comments: int
+
+
+@transaction.atomic
+def _seed_column(column: SeedColumn, on_article: Callable[[SeedArticle], None]) -> _ColumnCounts | None:
+    """Make a category with its articles; None when it was there."""
+    category, made = Category.objects.get_or_create(
+        slug=column.slug, defaults={"name": column.name, "description": column.description}
+    )
+    articles = comments = 0
+    for seed in column.articles:
+        if (
+            made and not Article.objects.filter(slug=seed.slug).exists()
+        ):  # else somebody's of the same address
+            articles += 1
+            comments += _seed_article(seed, category)
+        on_article(seed)
+    return _ColumnCounts(articles, comments) if made else None
 
 
 def _seed_users(readers: Iterable[SeedUser], password: str) -> int:
@@ -178,16 +197,11 @@ def _seed_user(seed: SeedUser, hashed: str, **rights: bool) -> bool:
     return made
 
 
-@transaction.atomic
-def _seed_article(seed: SeedArticle, category: Category) -> tuple[bool, int]:
-    """Make an article with its comments, or what is missing of them; says whether, and how many."""
-    article = Article.objects.filter(slug=seed.slug).select_related("author").first()
-    made = article is None
-    if article is None:
-        article = save_article(article=_draft_article(seed, category), tags=seed.tags)
-    if article.author.username != seed.author or article.published_at is None:
-        return False, 0  # somebody else's article of the same name, or one taken back
-    return made, _seed_comments(seed, article, article.published_at)
+def _seed_article(seed: SeedArticle, category: Category) -> int:
+    """Make an article with its comments; says how many."""
+    article = save_article(article=_draft_article(seed, category), tags=seed.tags)
+    assert article.published_at is not None
+    return _seed_comments(seed, article, article.published_at)
 
 
 def _draft_article(seed: SeedArticle, category: Category) -> Article:
@@ -217,20 +231,12 @@ def _seed_comments(seed: SeedArticle, article: Article, published_at: datetime) 
             "username", "pk"
         )
     )
-    there = set(article.comments.values_list("author_id", "text_digest"))
-    missing = [
-        comment
-        for comment in (_draft_comment(c, article, published_at, authors[c.author]) for c in seed.comments)
-        if (comment.author_id, comment.text_digest) not in there
-    ]
-    Comment.objects.bulk_create(missing)
+    Comment.objects.bulk_create(
+        _draft_comment(comment, article, published_at, authors[comment.author]) for comment in seed.comments
+    )
     # bulk_create dates the rows now; the sweeps leave what is new to the queue, where these never were.
-    Comment.objects.filter(
-        article=article,
-        author__in=authors.values(),
-        text_digest__in=[comment.text_digest for comment in missing],
-    ).update(updated_at=F("created_at"))
-    return len(missing)
+    article.comments.update(updated_at=F("created_at"))
+    return len(seed.comments)
 
 
 def _draft_comment(seed: SeedComment, article: Article, published_at: datetime, author_id: int) -> Comment:

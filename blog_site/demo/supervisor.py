@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 READY_SECONDS = 60
-STOP_SECONDS = 7  # between SIGTERM and SIGKILL
+STOP_SECONDS = 5  # between SIGTERM and SIGKILL
 STEADY_SECONDS = 30  # a service that lived this long may be restarted at once
 LOOK_EVERY_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1
@@ -79,10 +79,10 @@ class Supervisor:
                     waiting.remove(running)
                     yield running.service
             if waiting and time.monotonic() > deadline:
-                names = ", ".join(
-                    f"{running.service.name} ({self.log(running.service)})" for running in waiting
+                tails = "\n".join(
+                    f"{running.service.name}: {self._describe_log(running)}" for running in waiting
                 )
-                raise ServiceFailed(f"not ready after {READY_SECONDS} s: {names}")
+                raise ServiceFailed(f"not ready after {READY_SECONDS} s:\n{tails}")
             time.sleep(LOOK_EVERY_SECONDS)
 
     def watch(self, say: Callable[[str], None]) -> None:
@@ -102,10 +102,14 @@ class Supervisor:
         running.process, running.started = self._start(running.service), time.monotonic()
 
     def _describe_end(self, running: Running) -> str:
+        status = running.process.returncode
+        return f"{running.service.name} ended with status {status}; {self._describe_log(running)}"
+
+    def _describe_log(self, running: Running) -> str:
         log = self.log(running.service)
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         tail = "\n  ".join(lines[-5:])
-        return f"{running.service.name} ended with status {running.process.returncode}; {log} says\n  {tail}"
+        return f"{log} says\n  {tail}"
 
     def stop(self) -> None:
         """End every service and what it started, politely first."""

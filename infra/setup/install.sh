@@ -2,6 +2,9 @@
 # Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo` or `… test`.
 # No root, no compiler for `demo`. A second run finds its stamp and ends at once; an interrupted one is continued.
 set -euo pipefail
+# pip answers Ctrl-C with an ordinary failure; without these, what comes after a failed step would be tried.
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly TORCH_VERSION=2.13.0 # as in requirements/train.txt
@@ -35,15 +38,23 @@ installed() { # everything in `demo` is in `test`
 
 is_python_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
 
+can_make_venv() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
+
 find_python() {
-    local candidate
+    local candidate without_venv=''
     for candidate in "${PYTHON:-}" python3.11 python3 python "$(uv python find 3.11 2>/dev/null || true)" \
         "$HOME"/.pyenv/versions/3.11.*/bin/python; do
         if [ -n "$candidate" ] && is_python_311 "$candidate"; then
-            echo "$candidate"
-            return
+            if can_make_venv "$candidate"; then
+                echo "$candidate"
+                return
+            fi
+            without_venv=$candidate
         fi
     done
+    [ -z "$without_venv" ] || fail "$without_venv cannot make a virtual environment, and no other Python 3.11 was found." \
+        "On Debian: apt install python3.11-venv" \
+        "or name one that can: PYTHON=/path/to/python3.11 make setup"
     fail "Python 3.11 is needed and was not found (python3 here: $(python3 --version 2>&1 || true))." \
         "Install it and run this again:" \
         "  Debian 12: apt install python3.11 python3.11-venv" \
@@ -61,8 +72,7 @@ make_venv() {
     local python
     python=$(find_python)
     say "making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv || fail "$python cannot make a virtual environment." \
-        "On Debian: apt install python3.11-venv"
+    "$python" -m venv --clear .venv || fail "$python could not make a virtual environment (the lines above say why)."
     pwd >.venv/made-at
 }
 

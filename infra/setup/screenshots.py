@@ -21,6 +21,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 NAVIGATION_TIMEOUT_MS = 15_000
+WRITER, MODERATOR, ADMINISTRATOR = "linxia", "moderator", "admin"  # accounts that seed_demo makes
 MANUSCRIPT = "## 老板记得每个人的口味\n\n进门他就问：还是**多葱少面**？\n\n- 猪油一勺\n- 葱花一把\n"
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images"
 
@@ -35,7 +36,7 @@ class Picture:
     height: int = 860
     scheme: Literal["light", "dark"] = "light"
     locale: str = "zh-CN"
-    signed_in: bool = False
+    username: str = ""  # signed in as, or a stranger
 
 
 def _home(page: Page) -> None:
@@ -63,6 +64,20 @@ def _write(page: Page) -> None:
     page.locator("h1").scroll_into_view_if_needed()
 
 
+def _newest_run(page: Page) -> None:
+    page.goto("/admin/training/run/")
+    page.locator("#result_list tbody th a").first.click()
+    page.locator("img").last.evaluate("image => image.decode()")
+
+
+def _moderation(page: Page) -> None:
+    page.goto("/admin/comments/comment/")
+
+
+def _versions(page: Page) -> None:
+    page.goto("/admin/training/modelversion/")
+
+
 PICTURES = [
     Picture("home-zh", _home),
     Picture("home-dark-zh", _home, scheme="dark"),
@@ -76,14 +91,17 @@ PICTURES = [
     Picture("comments-phone-zh", _comments, width=390, height=844),
     Picture("sign-in-zh", _sign_in),
     Picture("sign-in-phone-en", _sign_in, width=390, height=844, locale="en-US"),
-    Picture("write-zh", _write, signed_in=True),
-    Picture("write-phone-zh", _write, width=390, height=844, signed_in=True),
+    Picture("write-zh", _write, username=WRITER),
+    Picture("write-phone-zh", _write, width=390, height=844, username=WRITER),
+    Picture("run-zh", _newest_run, height=1400, username=ADMINISTRATOR),
+    Picture("run-phone-zh", _newest_run, width=390, height=844, username=ADMINISTRATOR),
+    Picture("run-en", _newest_run, height=1400, locale="en-US", username=ADMINISTRATOR),
+    Picture("moderation-zh", _moderation, username=MODERATOR),
+    Picture("versions-zh", _versions, username=ADMINISTRATOR),
 ]
 
 
-def take(
-    picture: Picture, *, browser: Browser, base_url: str, username: str, password: str, out: Path
-) -> Path:
+def take(picture: Picture, *, browser: Browser, base_url: str, password: str, out: Path) -> Path:
     """Open one page as a reader would and save what the window shows."""
     context = browser.new_context(
         base_url=base_url,
@@ -96,9 +114,9 @@ def take(
     try:
         context.set_default_timeout(NAVIGATION_TIMEOUT_MS)
         page = context.new_page()
-        if picture.signed_in:
+        if picture.username:
             _sign_in(page)
-            page.fill("#id_username", username)
+            page.fill("#id_username", picture.username)
             page.fill("#id_password", password)
             page.locator(".card button").click()
         picture.go(page)
@@ -116,9 +134,8 @@ def main() -> None:
         "--base-url", default="http://127.0.0.1:8000", help="of a running demo (default: %(default)s)"
     )
     parser.add_argument(
-        "--username", default="linxia", help="who writes in the pictures (default: %(default)s)"
+        "--password", default="huisheng-demo", help="of the demo's accounts (default: %(default)s)"
     )
-    parser.add_argument("--password", default="huisheng-demo")
     parser.add_argument(
         "--out", type=Path, default=OUT, help="folder of the PNG files (default: docs/images)"
     )
@@ -131,16 +148,12 @@ def main() -> None:
         )
         for picture in PICTURES:
             if arguments.only in picture.name:
-                print(
-                    take(
-                        picture,
-                        browser=browser,
-                        base_url=arguments.base_url,
-                        username=arguments.username,
-                        password=arguments.password,
-                        out=arguments.out,
-                    )
-                )
+                options = {
+                    "base_url": arguments.base_url,
+                    "password": arguments.password,
+                    "out": arguments.out,
+                }
+                print(take(picture, browser=browser, **options))
         browser.close()
 
 

@@ -111,25 +111,30 @@ def test_a_killed_seeding_is_completed_by_the_next(folder: Path, monkeypatch: py
     (folder / "film.json").write_text(json.dumps(second), encoding="utf-8")
     content = load_content(folder)
 
-    def stop_before_the_second(article: seeding.SeedArticle) -> None:
-        raise KeyboardInterrupt
+    def stop_in_the_second(article: seeding.SeedArticle) -> None:
+        if article.slug == "soy-milk":
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        seed_demo(content=content, on_article=stop_before_the_second)
-    assert Article.objects.count() == 1
+        seed_demo(content=content, on_article=stop_in_the_second)
+    assert list(Category.objects.values_list("slug", flat=True)) == ["film"]
+    assert (Article.objects.count(), Comment.objects.count()) == (1, 2)
 
     assert seed_demo(content=content) == SeedCounts(categories=1, users=0, articles=1, comments=2)
     assert (Article.objects.count(), Comment.objects.count()) == (2, 4)
 
 
 @pytest.mark.django_db
-def test_missing_comments_are_filled_in(folder: Path) -> None:
+def test_what_somebody_deleted_stays_deleted(folder: Path) -> None:
     content = load_content(folder)
     seed_demo(content=content)
     Comment.objects.filter(text="好喝").delete()
 
-    assert seed_demo(content=content).comments == 1
-    assert Comment.objects.count() == 2
+    assert seed_demo(content=content) == SeedCounts(categories=0, users=0, articles=0, comments=0)
+    assert Comment.objects.count() == 1
+
+    Article.objects.all().delete()
+    assert seed_demo(content=content) == SeedCounts(categories=0, users=0, articles=0, comments=0)
 
 
 @pytest.mark.django_db

@@ -27,6 +27,7 @@ from blog_site.training.models import Run
 from blog_site.training.services import abort_run
 
 WEB_PORT, INFERENCE_PORT = 8000, 8001
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Command(BaseCommand):
@@ -47,6 +48,8 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         if options["json"] and not options["once"]:
             raise CommandError("--json FILE belongs to --once")
+        if options["json"]:
+            forget_report(options["json"])
         began = time.monotonic()
         console = Console()
         logging.getLogger("blog_site").setLevel(
@@ -54,27 +57,30 @@ class Command(BaseCommand):
         )  # the terminal shows progress; logs are in var/logs
         # Whatever asks for an end, the services are stopped first. SIGINT too: a script that starts this in the
         # background has it ignored.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING_SIGNALS:
             signal.signal(number, interrupt)
         exit_code = 0
         with only_one_demo():
             try:
                 exit_code = self.run(options, console, began)
             except KeyboardInterrupt:
-                console.print(_("\n已停止。再次运行 make demo 会接着用 var/ 里的数据"))
+                say(console, _("\n已停止。再次运行 make demo 会接着用 var/ 里的数据"))
+                exit_code = 130 if options["once"] else 0  # not every stage held
             except ServiceFailed as error:
-                console.print(f"[red]{error}[/red]")
+                say(console, f"[red]{error}[/red]")
                 exit_code = 1
         if exit_code:
             sys.exit(exit_code)
 
     def run(self, options: dict[str, Any], console: Console, began: float) -> int:
         prepare_blog(console)
+        addresses = choose_addresses(options["port"], console)
+        write_env(settings.VAR_DIR / "env", {"INFERENCE_URL": addresses.inference})
+        # Here too: the first model's rollout must not be judged by another blog's service on the usual port.
+        settings.INFERENCE_URL = addresses.inference
         prepared = time.monotonic()
         first = train_first_model(console)
         trained = time.monotonic()
-        addresses = choose_addresses(options["port"], console)
-        write_env(settings.VAR_DIR / "env", {"INFERENCE_URL": addresses.inference})
         supervisor = Supervisor(make_services(addresses, settings.VAR_DIR / "run"), settings.VAR_DIR / "logs")
         try:
             supervisor.start()
@@ -90,7 +96,7 @@ class Command(BaseCommand):
             supervisor.watch(console.print)
         finally:
             with ignore_interrupts():
-                console.print(_("正在停止……"))
+                say(console, _("正在停止……"))
                 stop_everything(supervisor)
         return 0
 
@@ -101,12 +107,19 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def ignore_interrupts() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the services behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A second Ctrl-C, or a closed terminal after the first, must not leave half of the services behind."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(console: Console, words: str) -> None:
+    """Say it, unless the terminal is gone: that must not keep anything from being stopped."""
+    with contextlib.suppress(OSError):
+        console.print(words)
 
 
 @contextlib.contextmanager
@@ -120,6 +133,16 @@ def only_one_demo() -> Iterator[None]:
                 _("另一个 make demo 正在使用 %(folder)s，先停下它") % {"folder": settings.VAR_DIR}
             ) from error
         yield
+
+
+def forget_report(path: Path) -> None:
+    """Remove an earlier report, so that what stands there in the end is of this time. Raises CommandError."""
+    try:
+        path.unlink(missing_ok=True)
+        path.touch()
+        path.unlink()
+    except OSError as error:
+        raise CommandError(f"--json {path}: {error.strerror}") from error
 
 
 def choose_addresses(wanted: int, console: Console) -> Addresses:
