@@ -44,7 +44,7 @@ class PredictionInline(ReadOnlyMixin, admin.TabularInline):
 
 
 class CommentAdmin(admin.ModelAdmin):
-    list_display = ["excerpt", "author", "article", "status", "prediction", "created_at"]
+    list_display = ["excerpt", "prediction", "status", "author", "title", "created_at"]
     list_filter = ["status", "article__category"]
     search_fields = ["text", "author__username", "author__display_name", "article__title"]
     # No date_hierarchy: MySQL and MariaDB need their time zone tables loaded for it, and fail without.
@@ -69,6 +69,11 @@ class CommentAdmin(admin.ModelAdmin):
     @admin.display(description=gettext_lazy("内容"), ordering="text")
     def excerpt(self, comment: Comment) -> str:
         return comment.text if len(comment.text) <= 60 else f"{comment.text[:60]}…"
+
+    @admin.display(description=gettext_lazy("文章"), ordering="article__title")
+    def title(self, comment: Comment) -> str:
+        title = comment.article.title  # short: a whole one would push the columns after it out of sight
+        return title if len(title) <= 12 else f"{title[:12]}…"
 
     @admin.display(description=gettext_lazy("预测"))
     def prediction(self, comment: Comment) -> str:

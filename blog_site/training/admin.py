@@ -206,7 +206,7 @@ def describe_confusion(run: Run) -> list[tuple[str, list[int]]]:
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnly):
     list_display = [
-        "short_digest",
+        "digest_beginning",
         "state",
         "macro_f1",
         "accuracy",
@@ -218,6 +218,10 @@ class ModelVersionAdmin(ReadOnly):
     list_filter = ["state"]
     list_select_related = ["parent"]
     actions = ["put_back"]
+
+    @admin.display(description=gettext_lazy("摘要值"), ordering="digest")
+    def digest_beginning(self, version: ModelVersion) -> str:
+        return version.short_digest()
 
     @admin.display(description=gettext_lazy("宏平均 F1"))
     def macro_f1(self, version: ModelVersion) -> str:

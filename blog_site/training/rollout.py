@@ -130,7 +130,8 @@ def advance_rollout(rollout: Rollout) -> Rollout:
         return rollout
     except inference.InferenceError as error:
         # A service that is away reads the pointer when it comes back; that is no reason to undo anything.
-        _note(rollout, f"推理服务没有应答，启动后会自动载入：{error}")
+        log.info("rollout of %s: %s", digest, error)
+        _note(rollout, "推理服务没有应答，启动后会自动载入")
         return rollout
     if readiness.model == digest:
         _end(rollout, Rollout.State.DONE, "")

@@ -12,7 +12,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -51,11 +50,10 @@ def follow_run(run: Run, console: Console) -> Run:
     """Move the run on until it has ended, and show it. Ctrl-C stops the run and its processes."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),  # what stands beside it fits 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
         bar = progress.add_task(_describe(run), total=run.rounds_planned, figures="")
