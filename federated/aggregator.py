@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import torch
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
-from federated.averaging import InconsistentUpdates, average_gradients, check_update
+from federated.averaging import GradientSum, InconsistentUpdates
 from federated.protocol import (
     NO_METRICS,
     TOKENS_VARIABLE,
@@ -87,7 +87,7 @@ class Aggregator:
         self._joined: dict[str, Counter[str]] = {}  # site → its token counts
         self._missing: set[str] = set()
         self._round = 0  # 0 until the sites have joined
-        self._updates: dict[str, Update] = {}
+        self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
         self._plan: dict[str, Any] = {}
         self._broadcast = b""  # the present round's parameters, one buffer for all sites
@@ -136,17 +136,21 @@ class Aggregator:
             if update.round == self._round:
                 # Checked before the site counts as present: one that sends nonsense must not hold up every round.
                 self._check_claims(update)
-                check_update(
-                    update, {name: value.shape for name, value in self._optimizer.parameters.items()}
-                )
+                self._add_once(update)
             self._take_back(update.site)
             if update.round == self._round:
                 self._bytes_up += size_bytes
-                self._updates.setdefault(update.site, update)
                 self._changed.notify_all()
                 await self._changed.wait_for(lambda: self._round > update.round or self._failure is not None)
                 self._raise_failure()
             return self._send(self._broadcast)
+
+    def _add_once(self, update: Update) -> None:
+        """Add the update to the round's sum; of one that is sent again only the first counts."""
+        if update.site in self._answers:
+            return
+        self._sum.add(update)
+        self._answers[update.site] = replace(update, gradients={})  # the sum holds them
 
     def _check_claims(self, update: Update) -> None:
         """Refuse more samples than the site has: sample counts are the weights of the average."""
@@ -235,6 +239,8 @@ class Aggregator:
                 self.config.seed + self.spec.seed,
             )
         self._optimizer = make_server_optimizer(parameters, self.config)
+        shapes = {name: tuple(value.shape) for name, value in self._optimizer.parameters.items()}
+        self._sum = GradientSum(shapes, sites=len(self.spec.sites))
         self.records: list[RoundRecord] = []
         self._plan = {
             "model": self._model_config.to_json(),
@@ -246,7 +252,8 @@ class Aggregator:
 
     def _open_round(self, number: int) -> None:
         self._round = number
-        self._updates = {}
+        self._answers = {}
+        self._sum.clear()
         self._opened = time.monotonic()
         parameters = {name: value.detach().numpy() for name, value in self._optimizer.parameters.items()}
         self._broadcast = encode_message(self._header(), parameters)
@@ -261,18 +268,18 @@ class Aggregator:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.spec.round_deadline_seconds):
                     await self._changed.wait_for(self._everyone_answered)
-            late = self._joined.keys() - self._missing - self._updates.keys()
+            late = self._joined.keys() - self._missing - self._answers.keys()
             self._leave_out(late, f"did not answer round {self._round}")
-            if len(self._updates) < self._min_sites:
+            if len(self._answers) < self._min_sites:
                 raise RunFailed(
-                    f"round {self._round}: {len(self._updates)} of {len(self.spec.sites)} sites answered within "
+                    f"round {self._round}: {len(self._answers)} of {len(self.spec.sites)} sites answered within "
                     f"{self.spec.round_deadline_seconds:.0f} s, {self._min_sites} are needed; "
                     f"missing: {', '.join(sorted(self._missing))}"
                 )
             self._close_round()
 
     def _everyone_answered(self) -> bool:
-        return bool(self._updates) and self._joined.keys() - self._missing <= self._updates.keys()
+        return bool(self._answers) and self._joined.keys() - self._missing <= self._answers.keys()
 
     def _leave_out(self, sites: set[str], why: str) -> None:
         if sites:
@@ -290,10 +297,10 @@ class Aggregator:
         self._progress.write("missing", {"sites": sorted(self._missing), "round": self._round})
 
     def _close_round(self) -> None:
-        updates = list(self._updates.values())
-        averaged = average_gradients(updates)
+        averaged = self._sum.average()
         self._optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
-        record = self._record(updates)
+        # By name: sums of losses must not depend on who answered first either.
+        record = self._record([self._answers[site] for site in sorted(self._answers)])
         self.records.append(record)
         self._progress.write("round", asdict(record))
         self._bytes_up = self._bytes_down = 0
@@ -303,7 +310,7 @@ class Aggregator:
         batch = sum((update.batch for update in updates), NO_METRICS)
         validation = sum((update.validation for update in updates if update.validation), NO_METRICS)
         sites: dict[str, dict[str, float]] = {}
-        for update in sorted(updates, key=lambda update: update.site):
+        for update in updates:
             sites[update.site] = {
                 "samples": update.batch.samples,
                 "loss": update.batch.loss,

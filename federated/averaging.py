@@ -1,8 +1,10 @@
-"""Averaging of gradients: pure functions on numpy arrays."""
+"""Averaging of gradients: an exact running sum on numpy arrays, the same whoever answers first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,16 @@ import numpy.typing as npt
 from federated.protocol import Tensors, Update
 
 SENT_DTYPE = np.dtype(np.float32)  # what sites send
+Shapes = Mapping[str, tuple[int, ...]]
+
+FRACTION_BITS: Final = (
+    42  # a number is rounded to a multiple of 2^-42: finer than float32 from 2^-18 (4e-6) upwards
+)
+SUM_LIMIT: Final = 2.0 ** (
+    62 - FRACTION_BITS
+)  # of the magnitude of a sum, about a million; int64 holds twice that
+MAX_NORM_PER_SAMPLE: Final = 1_000.0  # of a gradient; training clips the average at a few units
+_CHUNK: Final = 1 << 16  # numbers added at a time: the intermediate arrays stay in the processor's cache
 
 
 class InconsistentUpdates(ValueError):
@@ -17,9 +29,12 @@ class InconsistentUpdates(ValueError):
 
 
 def check_update(
-    update: Update, shapes: Mapping[str, tuple[int, ...]], dtype: npt.DTypeLike = SENT_DTYPE
+    update: Update, shapes: Shapes, dtype: npt.DTypeLike = SENT_DTYPE, *, sites: int = 1
 ) -> None:
-    """Refuse an update with wrong names or shapes, numbers that are not finite, or no sample."""
+    """Refuse an update with wrong names or shapes, numbers that are not finite, a norm beyond the bound, or no sample.
+
+    The bound is MAX_NORM_PER_SAMPLE for each sample, and what `sites` sums of that size can add up to.
+    """
     if update.gradients.keys() != shapes.keys():
         wrong = sorted(update.gradients.keys() ^ shapes.keys())
         raise InconsistentUpdates(f"site {update.site}: tensors missing or not asked for: {', '.join(wrong)}")
@@ -27,36 +42,98 @@ def check_update(
         raise InconsistentUpdates(
             f"site {update.site}: an update needs at least one sample, it holds {update.batch.samples}"
         )
+    bound = min(MAX_NORM_PER_SAMPLE * update.batch.samples, SUM_LIMIT / sites)
     for name, gradient in update.gradients.items():
         if gradient.shape != shapes[name] or gradient.dtype != dtype:
             raise InconsistentUpdates(
                 f"site {update.site}: {name} is {gradient.dtype}{gradient.shape}, "
                 f"wanted {np.dtype(dtype)}{tuple(shapes[name])}"
             )
-        if not np.isfinite(gradient).all():
+        norm = gradient_norm(gradient)
+        if not math.isfinite(norm):
             raise InconsistentUpdates(f"site {update.site}: {name} holds NaN or infinity")
+        if norm > bound:
+            raise InconsistentUpdates(
+                f"site {update.site}: {name} has norm {norm:.3g}, at most {bound:.3g} is taken "
+                f"for {update.batch.samples} samples"
+            )
 
 
-def average_gradients(updates: Sequence[Update]) -> Tensors:
+def gradient_norm(gradient: npt.NDArray[np.floating]) -> float:
+    """Give the Euclidean norm; NaN or infinity when a number is one, or when squares overflow float32 (1e19)."""
+    flat = gradient.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(square) if (square := float(np.dot(flat, flat))) >= 0 else math.nan
+
+
+class GradientSum:
+    """A running sum of the sites' gradient sums, one buffer a tensor however many sites there are.
+
+    Fixed-point: each number is rounded once, to a multiple of 2^-42, and integers add exactly; so the sum is the
+    same, bit for bit, in whatever order the updates come.
+    """
+
+    def __init__(self, shapes: Shapes, dtype: npt.DTypeLike = SENT_DTYPE, *, sites: int = 1) -> None:
+        """Prepare to add at most `sites` updates of these shapes."""
+        self._shapes = dict(shapes)
+        self._dtype = np.dtype(dtype)
+        self._sites = sites
+        self._totals = {name: np.zeros(math.prod(shape), np.int64) for name, shape in self._shapes.items()}
+        self.updates = 0
+        self.samples = 0
+
+    def add(self, update: Update) -> None:
+        """Add an update; raises InconsistentUpdates, leaving the sum as it was, for one that does not fit."""
+        check_update(update, self._shapes, self._dtype, sites=self._sites)
+        if self.updates == self._sites:
+            raise InconsistentUpdates(
+                f"site {update.site}: {self._sites} updates were announced, this is one more"
+            )
+        for name, total in self._totals.items():
+            _add_fixed_point(total, update.gradients[name].reshape(-1))
+        self.updates += 1
+        self.samples += update.batch.samples
+
+    def average(self) -> Tensors:
+        """Give the average gradient over all samples; raises InconsistentUpdates when nothing was added."""
+        if self.samples == 0:
+            raise InconsistentUpdates("no update to average")
+        scale = 2.0**-FRACTION_BITS / self.samples
+        return {
+            name: (total * scale).astype(self._dtype).reshape(self._shapes[name])
+            for name, total in self._totals.items()
+        }
+
+    def clear(self) -> None:
+        """Begin anew in the same buffers."""
+        for total in self._totals.values():
+            total.fill(0)
+        self.updates = self.samples = 0
+
+
+def _add_fixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating]) -> None:
+    for start in range(0, len(flat), _CHUNK):
+        scaled = np.multiply(flat[start : start + _CHUNK], 2.0**FRACTION_BITS, dtype=np.float64)
+        np.rint(scaled, out=scaled)
+        total[start : start + _CHUNK] += scaled.astype(np.int64)
+
+
+def average_gradients(updates: Iterable[Update]) -> Tensors:
     """Average gradient sums by sample count (FedSGD, McMahan et al. 2017, arXiv:1602.05629).
 
-    Each tensor keeps its shape, e.g. embedding (V, E), and its dtype: float32 as sites send it, or float64. The sums
-    are added in the order of the sites' names, in float64, so that the result does not depend on who answered first.
-    Raises InconsistentUpdates when there is no update or names, shapes or dtypes differ.
+    Each tensor keeps its shape, e.g. embedding (V, E), and its dtype: float32 as sites send it, or float64. Raises
+    InconsistentUpdates when there is no update, or names, shapes or dtypes differ from those of the first by name.
     """
-    if not updates:
-        raise InconsistentUpdates("no update to average")
     ordered = sorted(updates, key=lambda update: update.site)
-    shapes = {name: gradient.shape for name, gradient in ordered[0].gradients.items()}
-    double = all(gradient.dtype == np.float64 for gradient in ordered[0].gradients.values())
-    dtype = np.dtype(np.float64) if double else SENT_DTYPE
+    if not ordered:
+        raise InconsistentUpdates("no update to average")
+    gradients = ordered[0].gradients
+    double = all(gradient.dtype == np.float64 for gradient in gradients.values())
+    total = GradientSum(
+        {name: gradient.shape for name, gradient in gradients.items()},
+        np.float64 if double else SENT_DTYPE,
+        sites=len(ordered),
+    )
     for update in ordered:
-        check_update(update, shapes, dtype)
-    samples = sum(update.batch.samples for update in ordered)
-    averaged: Tensors = {}
-    for name, shape in shapes.items():
-        total = np.zeros(shape, dtype=np.float64)
-        for update in ordered:
-            total += update.gradients[name]
-        averaged[name] = (total / samples).astype(dtype)
-    return averaged
+        total.add(update)
+    return total.average()

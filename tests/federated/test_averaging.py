@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.averaging import InconsistentUpdates, average_gradients, check_update
+from federated.averaging import (
+    SUM_LIMIT,
+    GradientSum,
+    InconsistentUpdates,
+    average_gradients,
+    check_update,
+)
 from federated.protocol import Metrics, Tensors, Update
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
 from ml.model import ModelConfig, SentimentLSTM, build_model, initial_parameters
@@ -105,7 +112,7 @@ def test_rounds_of_averaged_gradients_are_central_training_on_large_batches(
     shards: list[Dataset], config: ModelConfig
 ) -> None:
     # A pool smaller than the batch is given whole each round, here as there.
-    training = replace(FIRST_TRAINING.with_rounds(10), averaging_decay=0.0)
+    training = replace(FIRST_TRAINING.with_rounds(50), averaging_decay=0.0)
     assert sum(map(len, shards)) < training.global_batch_size
     central = train_centrally(shards, config, training)
 
@@ -128,9 +135,13 @@ def make_update(site: str, samples: int = 4, **changed: np.ndarray) -> Update:
     random = np.random.default_rng([samples, *site.encode()])
     gradients = {
         "embedding.weight": random.normal(size=(6, 3)).astype(np.float32),
-        "output.bias": random.normal(size=3).astype(np.float32) * 1e5,
+        "output.bias": random.normal(size=3).astype(np.float32) * 300,
     }
     return Update(site, 1, {**gradients, **changed}, Metrics(samples, 1.5, min(samples, 2)))
+
+
+def shapes_of(update: Update) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in update.gradients.items()}
 
 
 def test_the_order_of_arrival_does_not_change_a_single_bit() -> None:
@@ -141,6 +152,85 @@ def test_the_order_of_arrival_does_not_change_a_single_bit() -> None:
         assert {name: value.tobytes() for name, value in again.items()} == {
             name: value.tobytes() for name, value in first.items()
         }
+
+
+@pytest.mark.parametrize("sites", [2, 64])
+def test_a_sum_of_many_sites_is_the_same_in_any_order(sites: int) -> None:
+    updates = [make_update(f"site-{number}", samples=1 + number % 7) for number in range(sites)]
+    random = np.random.default_rng(sites)
+    averages = set()
+    for _ in range(5):
+        total = GradientSum(shapes_of(updates[0]), sites=sites)
+        for position in random.permutation(sites):
+            total.add(updates[position])
+        averages.add(b"".join(value.tobytes() for value in total.average().values()))
+    assert len(averages) == 1
+
+
+def test_the_sum_is_that_of_exact_arithmetic_to_a_part_in_a_trillion() -> None:
+    updates = [make_update(f"site-{number}", samples=4) for number in range(64)]
+    total = GradientSum(shapes_of(updates[0]), sites=64)
+    for update in updates:
+        total.add(update)
+    for name, average in total.average().items():
+        exact = [
+            math.fsum(float(value) for value in numbers) / (4 * 64)
+            for numbers in zip(*(update.gradients[name].reshape(-1) for update in updates), strict=True)
+        ]
+        expected = np.array(exact, np.float64).astype(np.float32).reshape(average.shape)
+        np.testing.assert_allclose(average, expected, rtol=2**-23, atol=2.0**-43)
+
+
+def test_a_refused_update_leaves_the_sum_as_it_was() -> None:
+    good, other = make_update("a"), make_update("b")
+    total, untouched = (GradientSum(shapes_of(good), sites=2) for _ in range(2))
+    for update in (good, other):
+        untouched.add(update)
+    total.add(good)
+    with pytest.raises(InconsistentUpdates, match="NaN"):
+        total.add(make_update("b", **{"output.bias": WITH_NAN}))
+    total.add(other)
+    assert (total.updates, total.samples) == (2, 8)
+    for name, value in total.average().items():
+        assert np.array_equal(value, untouched.average()[name])
+
+
+def test_a_sum_takes_no_more_updates_than_it_was_made_for() -> None:
+    total = GradientSum(shapes_of(make_update("a")), sites=1)
+    total.add(make_update("a"))
+    with pytest.raises(InconsistentUpdates, match="site b: 1 updates were announced"):
+        total.add(make_update("b"))
+
+
+def test_a_cleared_sum_begins_anew() -> None:
+    total = GradientSum(shapes_of(make_update("a")), sites=1)
+    total.add(make_update("b"))
+    total.clear()
+    with pytest.raises(InconsistentUpdates, match="no update"):
+        total.average()
+    total.add(make_update("a"))
+    assert np.array_equal(
+        total.average()["output.bias"], average_gradients([make_update("a")])["output.bias"]
+    )
+
+
+@pytest.mark.parametrize("size", [4_001.0, 1e15, 3e38])
+def test_a_norm_beyond_the_bound_is_refused_with_the_bound(size: float) -> None:
+    loud = make_update("books", samples=4, **{"output.bias": np.array([size, 0, 0], np.float32)})
+    with pytest.raises(
+        InconsistentUpdates, match="books: output.bias (has norm .*at most 4e|holds NaN or inf)"
+    ):
+        check_update(loud, shapes_of(loud))
+
+
+def test_as_many_sites_as_there_are_cannot_make_the_integers_overflow() -> None:
+    size = SUM_LIMIT / 64 / 2
+    updates = [
+        make_update(f"site-{number}", 5_000, **{"output.bias": np.full(3, size / 2, np.float32)})
+        for number in range(64)
+    ]
+    average = average_gradients(updates)["output.bias"]
+    assert average.tolist() == pytest.approx([size / 2 / 5_000] * 3)
 
 
 def test_sums_are_divided_by_the_number_of_all_samples() -> None:
