@@ -39,6 +39,7 @@ from federated.protocol import (
     RoundRecord,
     RunSpec,
     Update,
+    batch_share,
     decode_message,
     encode_message,
     read_metrics,
@@ -115,8 +116,8 @@ class Aggregator:
             await self._changed.wait_for(lambda: self._round > 0 or self._failure is not None)
             self._raise_failure()
             _, parameters = decode_message(self._broadcast)
-            share = self.spec.sites[site].samples / sum(other.samples for other in self.spec.sites.values())
-            batch_size = max(1, round(self.config.global_batch_size * share))
+            everyone = sum(other.samples for other in self.spec.sites.values())
+            batch_size = batch_share(self.config.global_batch_size, self.spec.sites[site].samples, everyone)
             return self._send(
                 encode_message({**self._plan, **self._header(), "batch_size": batch_size}, parameters)
             )

@@ -7,6 +7,7 @@ raw little-endian numbers and no code, so reading a message from a stranger runs
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,6 +96,16 @@ class Update:
     validation: Metrics | None = (
         None  # of the parameters that the round began with, on the site's own validation samples
     )
+
+
+def batch_share(global_batch_size: int, samples: int, all_samples: int) -> int:
+    """How many samples of a round's batch a site draws: its share of all samples, at least one."""
+    return max(1, round(global_batch_size * samples / all_samples))
+
+
+def site_seed(run_seed: int, site: str) -> int:
+    """What a site's batches and dropout are drawn from: its own, and the same whenever the run is repeated."""
+    return zlib.crc32(f"{run_seed}/{site}".encode())
 
 
 # -- A run, seen from outside ------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import logging
 import os
 import sys
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,15 @@ import httpx
 import numpy as np
 import torch
 
-from federated.protocol import TOKEN_VARIABLE, MessageError, Metrics, Tensors, decode_message, encode_message
+from federated.protocol import (
+    TOKEN_VARIABLE,
+    MessageError,
+    Metrics,
+    Tensors,
+    decode_message,
+    encode_message,
+    site_seed,
+)
 from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, epoch_batches, read_examples
 from ml.model import SentimentLSTM, build_model
 from ml.model_config import ModelConfig
@@ -118,7 +125,7 @@ def take_part(client: AggregatorClient, data: SiteData) -> int:
     train = encode_dataset(data.train, tokenizer, vocabulary, plan["max_length"])
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
     model = build_model(ModelConfig.from_json(plan["model"]), to_torch(parameters))
-    seed = zlib.crc32(f"{plan['seed']}/{data.site}".encode())
+    seed = site_seed(plan["seed"], data.site)
     batches = epoch_batches(len(train), plan["batch_size"], seed)
     header, answered = plan, 0
     while not header["done"]:
