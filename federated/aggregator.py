@@ -26,11 +26,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
 from federated.averaging import GradientSum, InconsistentUpdates
+from federated.journal import Journal, JournalError, mend_last_line
 from federated.protocol import (
     NO_METRICS,
     TOKENS_VARIABLE,
@@ -38,6 +40,7 @@ from federated.protocol import (
     ProgressLog,
     RoundRecord,
     RunSpec,
+    Tensors,
     Update,
     batch_share,
     decode_message,
@@ -45,18 +48,20 @@ from federated.protocol import (
     read_metrics,
 )
 from federated.report import conclude_run
+from federated.rows import pack_rows, unpack_rows
 from federated.store import FolderStore, StoreError, open_store
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
 from ml.model_config import ModelConfig
 from ml.tokenizer import TokenizerSettings
-from ml.train import make_server_optimizer
+from ml.train import ServerOptimizer, make_server_optimizer
 from ml.training_config import FIRST_TRAINING, RETRAINING, TrainingConfig
 from ml.vocabulary import Vocabulary, build_vocabulary
 
 VOCABULARY_MAX_SIZE = 12_000
 VOCABULARY_MIN_COUNT = 2
 VALIDATE_EVERY_ROUNDS = 30
+CHECKPOINT_EVERY_ROUNDS = 25  # in between, the journal holds each round's gradient
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MESSAGE_TYPE = "application/vnd.huisheng.safetensors"
 
@@ -75,10 +80,12 @@ class Aggregator:
         spec: RunSpec,
         store: FolderStore,
         progress: ProgressLog,
+        journal: Journal,
         *,
         min_sites: int | None = None,
     ) -> None:
         self.spec = spec
+        self._journal = journal
         self._store = store
         self._progress = progress
         # More than half of the sites: a run must not become one site's model because the others died.
@@ -91,8 +98,12 @@ class Aggregator:
         self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
         self._plan: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the parameters, once they are known
         self._broadcast = b""  # the present round's parameters, one buffer for all sites
         self._failure: str | None = None
+        self._vocabulary: Vocabulary
+        self.records: list[RoundRecord] = []
+        self._pause = ""  # what the run waits for, while too few sites answer
         self.config: TrainingConfig = FIRST_TRAINING if spec.champion_digest is None else RETRAINING
         if spec.rounds is not None:
             self.config = self.config.with_rounds(spec.rounds)
@@ -153,6 +164,10 @@ class Aggregator:
         self._sum.add(update)
         self._answers[update.site] = replace(update, gradients={})  # the sum holds them
 
+    def unpack(self, tensors: Tensors) -> Tensors:
+        """Put the rows that a site sent into whole matrices; raises MessageError."""
+        return unpack_rows(tensors, self._shapes)
+
     def _check_claims(self, update: Update) -> None:
         """Refuse more samples than the site has: sample counts are the weights of the average."""
         site = self.spec.sites[update.site]
@@ -177,13 +192,21 @@ class Aggregator:
         """Lead the run from the first join to its report. Raises RunFailed."""
         try:
             async with asyncio.timeout(self.spec.deadline_seconds):
-                await self._begin()
-                for _ in range(self.config.rounds):
+                if self._journal.exists():
+                    await self._resume()
+                else:
+                    await self._begin()
+                while self._round <= self.config.rounds:
                     await self._lead_round()
         except TimeoutError as error:
+            waiting = f"; {self._pause}" if self._pause else ""
             raise RunFailed(
-                f"not done within {self.spec.deadline_seconds:.0f} s (round {self._round})"
+                f"not done within {self.spec.deadline_seconds:.0f} s (round {self._round}){waiting}"
             ) from error
+        except (JournalError, OSError) as error:
+            raise RunFailed(f"the journal of the run: {error}") from error
+        finally:
+            self._journal.close()
         self._progress.write("phase", {"phase": "evaluating"})
         parameters = {name: value.numpy() for name, value in self._optimizer.final_parameters().items()}
         try:
@@ -216,16 +239,51 @@ class Aggregator:
                     f"{self.spec.join_deadline_seconds:.0f} s, {self._min_sites} are needed; "
                     f"missing: {', '.join(sorted(everyone - self._joined.keys()))}"
                 )
-            self._prepare()
-            self._progress.write("phase", {"phase": "training", "rounds": self.config.rounds})
-            self._open_round(1)
+            self._draw_start()
+            self._keep_state()
+            self._enter_training()
 
-    def _prepare(self) -> None:
+    async def _resume(self) -> None:
+        """Go on where the journal ends, as if nothing had happened. Raises JournalError."""
+        header, state = self._journal.read_checkpoint()
+        async with self._changed:
+            self._vocabulary = Vocabulary(header["vocabulary"])
+            self._model_config = ModelConfig.from_json(header["model"])
+            tensors = {
+                name: torch.from_numpy(np.require(value, requirements="W")) for name, value in state.items()
+            }
+            self._optimizer = ServerOptimizer.from_state(tensors, self.config)
+            self._make_room()
+            self.records = [RoundRecord(**record) for record in header["records"]]
+            self._joined = {site: Counter() for site in header["joined"]}
+            for entry in self._journal.read_rounds():
+                if entry.record["number"] == len(self.records) + 1:
+                    self._apply(unpack_rows(entry.gradient, self._shapes), RoundRecord(**entry.record))
+            self._progress.complete(self.records)
+            log.info("resuming in round %d", len(self.records) + 1)
+            self._enter_training()
+
+    def _enter_training(self) -> None:
+        self._progress.write("phase", {"phase": "training", "rounds": self.config.rounds})
+        self._open_round(len(self.records) + 1)
+
+    def _keep_state(self) -> None:
+        """Write the whole state down, so that the journal need not be read from the beginning."""
+        state = {name: value.detach().numpy() for name, value in self._optimizer.state().items()}
+        header = {
+            "vocabulary": list(self._vocabulary.tokens),
+            "model": self._model_config.to_json(),
+            "joined": sorted(self._joined),
+            "records": [asdict(record) for record in self.records],
+        }
+        self._journal.write_checkpoint(header, state)
+
+    def _draw_start(self) -> None:
         counts: Counter[str] = Counter()
         for site_counts in self._joined.values():
             counts.update(site_counts)
         base = None if self._champion is None else self._champion.vocabulary
-        self._vocabulary: Vocabulary = build_vocabulary(
+        self._vocabulary = build_vocabulary(
             counts, max_size=VOCABULARY_MAX_SIZE, min_count=VOCABULARY_MIN_COUNT, base=base
         )
         if self._champion is None:
@@ -240,9 +298,13 @@ class Aggregator:
                 self.config.seed + self.spec.seed,
             )
         self._optimizer = make_server_optimizer(parameters, self.config)
-        shapes = {name: tuple(value.shape) for name, value in self._optimizer.parameters.items()}
-        self._sum = GradientSum(shapes, sites=len(self.spec.sites))
-        self.records: list[RoundRecord] = []
+        self._make_room()
+        self.records = []
+
+    def _make_room(self) -> None:
+        """Prepare what depends on the parameters' shapes, and what joining sites are told."""
+        self._shapes = {name: tuple(value.shape) for name, value in self._optimizer.parameters.items()}
+        self._sum = GradientSum(self._shapes, sites=len(self.spec.sites))
         self._plan = {
             "model": self._model_config.to_json(),
             "vocabulary": list(self._vocabulary.tokens),
@@ -272,12 +334,21 @@ class Aggregator:
             late = self._joined.keys() - self._missing - self._answers.keys()
             self._leave_out(late, f"did not answer round {self._round}")
             if len(self._answers) < self._min_sites:
-                raise RunFailed(
-                    f"round {self._round}: {len(self._answers)} of {len(self.spec.sites)} sites answered within "
-                    f"{self.spec.round_deadline_seconds:.0f} s, {self._min_sites} are needed; "
-                    f"missing: {', '.join(sorted(self._missing))}"
-                )
+                await self._wait_for_quorum()
             self._close_round()
+
+    async def _wait_for_quorum(self) -> None:
+        """Pause, and say so, until enough sites are back; the run's deadline bounds the wait."""
+        self._pause = (
+            f"round {self._round}: {len(self._answers)} of {len(self.spec.sites)} sites answered within "
+            f"{self.spec.round_deadline_seconds:.0f} s, {self._min_sites} are needed; "
+            f"missing: {', '.join(sorted(self._missing))}"
+        )
+        log.warning("paused: %s", self._pause)
+        self._progress.write("phase", {"phase": "paused", "reason": self._pause})
+        await self._changed.wait_for(lambda: len(self._answers) >= self._min_sites)
+        self._pause = ""
+        self._progress.write("phase", {"phase": "training"})
 
     def _everyone_answered(self) -> bool:
         return bool(self._answers) and self._joined.keys() - self._missing <= self._answers.keys()
@@ -299,13 +370,19 @@ class Aggregator:
 
     def _close_round(self) -> None:
         averaged = self._sum.average()
-        self._optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
         # By name: sums of losses must not depend on who answered first either.
         record = self._record([self._answers[site] for site in sorted(self._answers)])
-        self.records.append(record)
+        self._journal.append(asdict(record), pack_rows(averaged))  # before it is applied
+        self._apply(averaged, record)
         self._progress.write("round", asdict(record))
+        if record.number % CHECKPOINT_EVERY_ROUNDS == 0:
+            self._keep_state()
         self._bytes_up = self._bytes_down = 0
         self._open_round(self._round + 1)
+
+    def _apply(self, averaged: Tensors, record: RoundRecord) -> None:
+        self._optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
+        self.records.append(record)
 
     def _record(self, updates: list[Update]) -> RoundRecord:
         batch = sum((update.batch for update in updates), NO_METRICS)
@@ -386,7 +463,8 @@ def create_app(aggregator: Aggregator, tokens: Mapping[str, str]) -> FastAPI:
     async def update(number: int, request: Request, site: str = Depends(authenticated_site)) -> Response:
         header, tensors, size_bytes = await read_message(request)
         validation = read_metrics(header["validation"]) if header.get("validation") else None
-        received = Update(site, number, tensors, read_metrics(header.get("batch")), validation)
+        gradients = aggregator.unpack(tensors)
+        received = Update(site, number, gradients, read_metrics(header.get("batch")), validation)
         return Response(await aggregator.exchange(received, size_bytes), media_type=MESSAGE_TYPE)
 
     return app
@@ -459,10 +537,11 @@ def main(arguments: list[str] | None = None) -> int:
         if options.fd is not None
         else socket.create_server((options.host, options.port))
     )
+    mend_last_line(options.work_dir / "progress.jsonl")
     progress = ProgressLog(options.work_dir / "progress.jsonl")
 
     async def run() -> int:
-        aggregator = Aggregator(spec, open_store(spec.store_url), progress)
+        aggregator = Aggregator(spec, open_store(spec.store_url), progress, Journal(options.work_dir))
         return await serve_run(aggregator, create_app(aggregator, tokens), sock)
 
     try:

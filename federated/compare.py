@@ -50,7 +50,7 @@ class Ground:
         return min(self.config.global_batch_size, sum(map(len, self.shards.values())))
 
 
-def compare(run_dir: Path, console: Console, seeds: int = 3) -> dict[str, Any]:
+def compare(run_dir: Path, console: Console, seeds: int = 5) -> dict[str, Any]:
     """Compare a run with central training. Raises SystemExit for a run that is not there or not done."""
     spec = RunSpec.from_json((run_dir / "run.json").read_text(encoding="utf-8"))
     status = read_progress(run_dir / "progress.jsonl")
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m federated.compare", description=__doc__.split("\n")[0])
     parser.add_argument("run_dir", nargs="?", type=Path, default=Path("var/runs/run-1"))
     parser.add_argument(
-        "--seeds", type=int, default=3, help="how many trainings of either kind (default: %(default)s)"
+        "--seeds", type=int, default=5, help="how many trainings of either kind (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     if options.seeds < 1:

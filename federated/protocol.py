@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -158,12 +158,12 @@ class RoundRecord:
     validation_accuracy: float | None = None  # over all sites' validation samples, in rounds that measured it
 
 
-Phase = Literal["absent", "starting", "training", "evaluating", "done", "failed"]
+Phase = Literal["absent", "starting", "training", "paused", "evaluating", "done", "failed"]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands. `done` carries the result, `failed` the reason; there is no "unknown"."""
+    """Where a run stands. `done` carries the result, `failed` and `paused` the reason; there is no "unknown"."""
 
     phase: Phase
     reason: str = ""
@@ -178,6 +178,11 @@ class ProgressLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def complete(self, rounds: Sequence[RoundRecord]) -> None:
+        """Write the rounds that a death kept from being written."""
+        for record in rounds[len(read_progress(self._path).rounds) :]:
+            self.write("round", asdict(record))
 
     def write(self, kind: str, value: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -199,7 +204,7 @@ def read_progress(path: Path) -> RunStatus:
             break
         kind = entry.pop("kind")
         if kind == "phase":
-            phase = entry["phase"]
+            phase, reason = entry["phase"], entry.get("reason", "")
             planned = entry.get("rounds", planned)
         elif kind == "round":
             rounds.append(RoundRecord(**entry))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import itertools
 import logging
 import os
 import sys
@@ -32,6 +34,7 @@ from federated.protocol import (
     encode_message,
     site_seed,
 )
+from federated.rows import pack_rows
 from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, epoch_batches, read_examples
 from ml.model import SentimentLSTM, build_model
 from ml.model_config import ModelConfig
@@ -40,7 +43,7 @@ from ml.train import batch_gradient, evaluate
 from ml.vocabulary import Vocabulary, count_tokens
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE = 2, 10, 11
-CONNECT_ATTEMPTS = 30  # a second apart: the aggregator may still be starting, or starting again
+CONNECT_ATTEMPTS = 40  # a second apart at most: the aggregator may still be starting, or starting again
 # The held answer of a round comes when the slowest site has answered, so reading may take long.
 TIMEOUT = httpx.Timeout(connect=10, write=60, read=600, pool=10)
 
@@ -53,6 +56,10 @@ class AggregatorError(Exception):
     def __init__(self, message: str, *, permanent: bool) -> None:
         super().__init__(message)
         self.permanent = permanent
+
+
+class RoundNotBegun(AggregatorError):
+    """The aggregator has lost rounds that this site was told of, as after a power cut: join again."""
 
 
 class AggregatorClient:
@@ -95,13 +102,15 @@ class AggregatorClient:
             else:
                 if response.is_success:
                     return response
+                if response.status_code == 409:
+                    raise RoundNotBegun(f"{path} answered 409: {response.text[:500]}", permanent=True)
                 if response.status_code < 500:
                     raise AggregatorError(
                         f"{path} answered {response.status_code}: {response.text[:500]}", permanent=True
                     )
                 problem = f"{response.status_code}: {response.text[:200]}"
             log.warning("attempt %d of %d at %s failed (%s)", attempt, CONNECT_ATTEMPTS, path, problem)
-            time.sleep(1)
+            time.sleep(min(1.0, 0.1 * attempt))
         raise AggregatorError(
             f"no answer from the aggregator at {path} after {CONNECT_ATTEMPTS} attempts", permanent=False
         )
@@ -114,25 +123,45 @@ class SiteData:
     validation: list[Example]
 
 
+class RoundBatches:
+    """The batches of a site: that of a round is the same whenever it is asked for, and whoever asks."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
+        self._make = functools.partial(epoch_batches, samples, batch_size, seed)
+        self._batches, self._taken = self._make(), 0
+
+    def of_round(self, number: int) -> np.ndarray:
+        """Give the indices of a round's samples, rounds being counted from 1."""
+        if number <= self._taken:
+            self._batches, self._taken = self._make(), 0
+        skipped = number - 1 - self._taken
+        self._taken = number
+        return next(itertools.islice(self._batches, skipped, None))
+
+
 def take_part(client: AggregatorClient, data: SiteData) -> int:
     """Take part in a run until it is done; returns the number of rounds this site answered."""
     tokenizer = make_tokenizer(TokenizerSettings.from_json(client.settings()["tokenizer"]))
     token_counts = count_tokens((example.text for example in data.train), tokenizer)
-    plan, parameters = client.join(
-        {"samples": len(data.train), "validation_samples": len(data.validation), "token_counts": token_counts}
-    )
+    about_us = {
+        "samples": len(data.train),
+        "validation_samples": len(data.validation),
+        "token_counts": token_counts,
+    }
+    plan, parameters = client.join(about_us)
     vocabulary = Vocabulary(plan["vocabulary"])
     train = encode_dataset(data.train, tokenizer, vocabulary, plan["max_length"])
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
     model = build_model(ModelConfig.from_json(plan["model"]), to_torch(parameters))
     seed = site_seed(plan["seed"], data.site)
-    batches = epoch_batches(len(train), plan["batch_size"], seed)
+    batches = RoundBatches(len(train), plan["batch_size"], seed)
     header, answered = plan, 0
     while not header["done"]:
         round_number = int(header["round"])
         model.load_state_dict(to_torch(parameters))
         torch.manual_seed(seed + round_number)
-        gradient = batch_gradient(model.train(), collate(train, next(batches)), plan["label_smoothing"])
+        batch = collate(train, batches.of_round(round_number))
+        gradient = batch_gradient(model.train(), batch, plan["label_smoothing"])
         update: dict[str, Any] = {
             "site": data.site,
             "batch": asdict(Metrics(gradient.samples, gradient.loss_sum, gradient.correct)),
@@ -140,7 +169,12 @@ def take_part(client: AggregatorClient, data: SiteData) -> int:
         if header["validate"] and len(validation):
             update["validation"] = asdict(measure(model, validation))
         sums = {name: value.numpy() for name, value in gradient.sums.items()}
-        header, parameters = client.exchange(round_number, update, sums)
+        try:
+            header, parameters = client.exchange(round_number, update, pack_rows(sums))
+        except RoundNotBegun as error:
+            log.warning("%s; joining again", error)
+            header, parameters = client.join(about_us)
+            continue
         answered += 1
     return answered
 

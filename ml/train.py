@@ -37,6 +37,7 @@ __all__ = [
     "train_centrally",
 ]
 
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")  # as torch names what AdamW remembers of each parameter
 _SLICE_SAMPLES: Final = 32  # samples of similar length that go through the network together
 
 
@@ -157,6 +158,38 @@ class ServerOptimizer:
         """Give the result of the training: the average of recent parameters, or the last ones without it."""
         chosen = self._average if self.config.averaging_decay > 0 else self._parameters
         return {name: value.detach().clone() for name, value in chosen.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Give all that the next steps depend on, by names like average/output.bias; not copies."""
+        moments = {
+            f"{kind}/{name}": self._adam.state[value][kind]
+            for name, value in self._parameters.items()
+            if value in self._adam.state
+            for kind in _MOMENTS
+        }
+        return {
+            "steps": torch.tensor(self._steps),
+            **{f"parameters/{name}": value for name, value in self._parameters.items()},
+            **{f"average/{name}": value for name, value in self._average.items()},
+            **moments,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], config: TrainingConfig) -> ServerOptimizer:
+        """Make an optimizer that goes on, bit for bit, as the one would that gave this state."""
+        prefix = "parameters/"
+        names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+        made = cls({name: state[prefix + name] for name in names}, config)
+        made._steps = int(state["steps"])
+        for name in names:
+            made._average[name].copy_(state[f"average/{name}"])
+            if made._steps:
+                moments = {kind: state[f"{kind}/{name}"].clone() for kind in _MOMENTS}
+                made._adam.state[made._parameters[name]] = {
+                    "step": torch.tensor(float(made._steps)),
+                    **moments,
+                }
+        return made
 
     def _follow(self) -> None:
         # Early on the average is short, so that the random start does not weigh on the result.

@@ -76,6 +76,7 @@ class RunAdmin(ReadOnly):
         mine = [
             path("start/", wrap(require_POST(self.start_view)), name="training_run_start"),
             path("<int:run_id>/abort/", wrap(require_POST(self.abort_view)), name="training_run_abort"),
+            path("<int:run_id>/resume/", wrap(require_POST(self.resume_view)), name="training_run_resume"),
             path("<int:run_id>/progress/", wrap(self.progress_view), name="training_run_progress"),
             path("<int:run_id>/files/<str:name>", wrap(self.file_view), name="training_run_file"),
         ]
@@ -109,6 +110,16 @@ class RunAdmin(ReadOnly):
             raise PermissionDenied
         run = get_object_or_404(Run, pk=run_id)
         services.abort_run(run=run, reason=_("由 %(name)s 中止") % {"name": request.user.get_username()})
+        return HttpResponseRedirect(reverse("admin:training_run_change", args=[run.pk]))
+
+    def resume_view(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        if not request.user.is_superuser:
+            raise PermissionDenied
+        run = get_object_or_404(Run, pk=run_id)
+        try:
+            services.resume_run(run=run)
+        except services.TrainingError as error:
+            self.message_user(request, str(error), messages.WARNING)
         return HttpResponseRedirect(reverse("admin:training_run_change", args=[run.pk]))
 
     def progress_view(self, request: HttpRequest, run_id: int) -> HttpResponse:

@@ -48,7 +48,7 @@ def launcher() -> Launcher:
     """The launcher that TRAINING_LAUNCHER names; raises ImproperlyConfigured for one that is not known."""
     if problem := launcher_problem():
         raise ImproperlyConfigured(problem)
-    return LocalLauncher(Path(settings.TRAINING_RUNS_DIR))
+    return LocalLauncher(Path(settings.TRAINING_RUNS_DIR), secret=settings.SECRET_KEY)
 
 
 def put_shard(samples: Iterable[Mapping[str, Any]]) -> str:

@@ -139,6 +139,10 @@ class Run(models.Model):
     def has_ended(self) -> bool:
         return self.state in self.ENDED
 
+    def may_resume(self) -> bool:
+        """It failed or was stopped after its shards were cut, before there was a model."""
+        return self.state == self.State.FAILED and bool(self.heldout_digest) and self.model_version_id is None
+
 
 class RunSite(models.Model):
     """A site's part in a run: which shard it trains on, and how it did."""

@@ -18,7 +18,7 @@ from blog_site.articles.models import Category
 from blog_site.labels.models import Sample, SampleQuerySet
 from blog_site.training import federation
 from blog_site.training.gate import judge_candidate
-from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
+from blog_site.training.models import ONLY, ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.rollout import (
     ChampionChanged,
     RolloutRefused,
@@ -236,6 +236,7 @@ def cut_shard(run: Run, sites: Sequence[str], split: str) -> tuple[str, int]:
 
 def _follow(run: Run) -> None:
     """Take over what the run's processes have done; start them if they were not."""
+    federation.launcher().heal(run.key())
     status = federation.launcher().status(run.key())
     if status.phase == "absent":
         federation.launcher().start(make_spec(run))
@@ -244,6 +245,10 @@ def _follow(run: Run) -> None:
             federation.launcher().stop(run.key())
         return
     record_progress(run, status)
+    # What a paused run waits for stands on its page; it goes when the run goes on.
+    Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
+        state_reason=status.reason if status.phase == "paused" else ""
+    )
     if status.phase == "failed":
         end_run(run, Run.State.FAILED, status.reason)
     elif status.phase == "evaluating" and run.state == Run.State.TRAINING:
@@ -358,6 +363,33 @@ def end_run(run: Run, state: Run.State, reason: str) -> Run:
         log.info("run %s ended: %s %s", run.pk, state, reason)
         federation.launcher().stop(run.key())  # also a trainer that a finished run went on without
     run.refresh_from_db()
+    return run
+
+
+def resume_run(*, run: Run) -> Run:
+    """Let a run that failed or was stopped go on where its journal ends. Raises RunActive or TrainingError."""
+    if not run.may_resume():
+        raise TrainingError(
+            f"训练 {run}（{run.get_state_display()}）不能继续：只有切分好数据、还没有产出模型就失败或中止的训练可以"
+        )
+    taken = Run.objects.filter(pk=run.pk, state=Run.State.FAILED)
+    try:
+        with transaction.atomic():
+            taken.update(
+                state=Run.State.TRAINING,
+                state_reason="",
+                active_slot=ONLY,
+                ended_at=None,
+                started_at=timezone.now(),  # its time begins anew
+            )
+    except IntegrityError as error:
+        raise RunActive("另一次训练正在进行，等它结束再继续") from error
+    run.refresh_from_db()
+    try:
+        federation.launcher().resume(run.key())
+    except LookupError as error:
+        end_run(run, Run.State.FAILED, f"不能继续：{error}")
+        raise TrainingError(f"训练 {run} 不能继续：{error}") from error
     return run
 
 

@@ -82,6 +82,8 @@ def _show(run: Run, progress: Progress, bar: TaskID) -> None:
         measured = run.rounds.exclude(validation_accuracy=None).last()
         if measured is not None:
             figures += _(" 验证 %(accuracy).3f") % {"accuracy": measured.validation_accuracy}
+    if run.state_reason and not run.has_ended():
+        figures = run.state_reason  # what a paused run waits for
     completed = rounds[0].number if rounds else 0
     progress.update(
         bar, description=_describe(run), total=run.rounds_planned, completed=completed, figures=figures

@@ -16,5 +16,11 @@ class Launcher(Protocol):
     def status(self, run: str) -> RunStatus:
         """Where the run stands; "absent" when it was never started."""
 
+    def heal(self, run: str) -> None:
+        """Start again what has died of a run under way."""
+
+    def resume(self, run: str) -> None:
+        """Let a run that was stopped or has failed go on; raises LookupError for one that cannot."""
+
     def stop(self, run: str) -> None:
         """End the run's processes; a run that has ended or never was is fine."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
+import hmac
 import json
+import logging
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -15,9 +18,20 @@ from pathlib import Path
 
 import psutil
 
-from federated.protocol import TOKEN_VARIABLE, TOKENS_VARIABLE, RunSpec, RunStatus, read_progress
-from federated.store import FolderStore, open_store
+from federated.journal import mend_last_line
+from federated.protocol import (
+    TOKEN_VARIABLE,
+    TOKENS_VARIABLE,
+    ProgressLog,
+    RunSpec,
+    RunStatus,
+    read_progress,
+)
+from federated.store import open_store
 
+log = logging.getLogger(__name__)
+
+AGGREGATOR = "aggregator"
 STOP_SECONDS = 3  # between SIGTERM and SIGKILL
 START_SECONDS = 60  # in which whoever starts a run has surely started its processes
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +46,7 @@ class StartedProcess:
     name: str  # "aggregator" or the site
     pid: int
     created: float  # seconds since the epoch, as psutil gives it
+    restarts: int = 0  # how often it was started again
 
     def find(self) -> psutil.Process | None:
         """The living process, or None when it has ended."""
@@ -47,15 +62,22 @@ class StartedProcess:
 
 
 class LocalLauncher:
-    """Runs live in folders: <runs_dir>/<run>/ holds run.json, processes.json, progress.jsonl and the logs."""
+    """Runs live in folders: <runs_dir>/<run>/ holds run.json, processes.json, the diary, the journal and the logs.
 
-    def __init__(self, runs_dir: Path) -> None:
+    Tokens stand in no file: each is made of the run's and the site's name with `secret`, so that a process that died
+    can be started again with the one it had.
+    """
+
+    def __init__(self, runs_dir: Path, secret: str, max_restarts: int = 3) -> None:
+        """`max_restarts` is how often each process of a run is started again before it is given up."""
         self._runs_dir = runs_dir
+        self._secret = secret.encode()
+        self._max_restarts = max_restarts
 
     def start(self, spec: RunSpec) -> None:
         """Start a run's processes. A run that was started already, however it ended, is left as it is."""
         # First: a wrong URL must not leave a run that seems to be starting.
-        store = open_store(spec.store_url)
+        open_store(spec.store_url)
         work_dir = self._runs_dir / spec.run
         work_dir.mkdir(parents=True, exist_ok=True)
         try:
@@ -64,42 +86,103 @@ class LocalLauncher:
                 file.write(spec.to_json())
         except FileExistsError:
             return
+        self._start_processes(spec)
+
+    def resume(self, run: str) -> None:
+        """Start a run's processes again that was stopped or has failed; it goes on where its journal ends.
+
+        Raises LookupError for a run that was never started here, or is done.
+        """
+        work_dir = self._runs_dir / run
+        if not (work_dir / "run.json").exists():
+            raise LookupError(f"{work_dir} holds no run")
+        if read_progress(work_dir / "progress.jsonl").phase == "done":
+            raise LookupError(f"{run} is done")
+        self.stop(run)
+        mend_last_line(work_dir / "progress.jsonl")
+        ProgressLog(work_dir / "progress.jsonl").write("phase", {"phase": "starting"})
+        self._start_processes(self._spec(run))
+
+    def _spec(self, run: str) -> RunSpec:
+        return RunSpec.from_json((self._runs_dir / run / "run.json").read_text(encoding="utf-8"))
+
+    def _start_processes(self, spec: RunSpec) -> None:
+        """Start the aggregator and the trainers, each written down at once, so that `stop` finds it."""
+        started: list[StartedProcess] = []
+        work_dir = self._runs_dir / spec.run
         try:
-            self._start_processes(work_dir, store, spec)
+            with listen(0, len(spec.sites)) as listener:
+                # The aggregator inherits the listening socket: trainers may connect before it has started up.
+                port = listener.getsockname()[1]
+                started.append(self._start_aggregator(spec, listener))
+                write_processes(work_dir, port, started)
+            for site in spec.sites:
+                started.append(self._start_trainer(spec, site, port))
+                write_processes(work_dir, port, started)
         except BaseException:  # Ctrl-C too: what has been started must not go on without the rest
-            self.stop(spec.run)
+            end_processes(started)
             raise
 
-    def _start_processes(self, work_dir: Path, store: FolderStore, spec: RunSpec) -> None:
-        """Start the aggregator and the trainers, each written down at once, so that `stop` finds it."""
-        tokens = {site: secrets.token_urlsafe(32) for site in spec.sites}
-        with socket.create_server(("127.0.0.1", 0), backlog=len(tokens) + 8) as listener:
-            # The aggregator inherits the listening socket: trainers may connect before it has started up.
-            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            started = [self._start_aggregator(work_dir, listener, tokens)]
-            write_processes(work_dir, started)
-        for site, token in tokens.items():
-            started.append(self._start_trainer(work_dir, store, spec, site, address, token))
-            write_processes(work_dir, started)
+    def heal(self, run: str) -> None:
+        """Start again what has died of a run under way; each process at most `max_restarts` times."""
+        work_dir = self._runs_dir / run
+        if not (work_dir / "processes.json").exists():
+            return
+        with (work_dir / "healing.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # somebody else is at it
+                return
+            self._heal(run, work_dir)
 
-    def _start_aggregator(
-        self, work_dir: Path, listener: socket.socket, tokens: dict[str, str]
-    ) -> StartedProcess:
+    def _heal(self, run: str, work_dir: Path) -> None:
+        phase = read_progress(work_dir / "progress.jsonl").phase
+        port, processes = self._port(run), self._processes(run)
+        if phase in ("done", "failed") or len(processes) < 1 + len(self._spec(run).sites):
+            return
+        healed = [self._restart(run, process, port, phase) for process in processes]
+        if healed != processes:
+            write_processes(work_dir, port, healed)
+
+    def _restart(self, run: str, process: StartedProcess, port: int, phase: str) -> StartedProcess:
+        """The same process when it lives, is not needed any more, or has died too often; else another in its place."""
+        is_trainer = process.name != AGGREGATOR
+        if process.find() or process.restarts >= self._max_restarts or (is_trainer and phase == "evaluating"):
+            return process
+        log.warning("%s: %s has died and is started again", run, process.name)
+        spec = self._spec(run)
+        try:
+            if is_trainer:
+                started = self._start_trainer(spec, process.name, port)
+            else:
+                with listen(port, len(spec.sites)) as listener:
+                    started = self._start_aggregator(spec, listener)
+        except OSError as error:  # such as a port that somebody else has by now
+            log.warning("%s: %s cannot be started again: %s", run, process.name, error)
+            return replace(process, restarts=process.restarts + 1)
+        return replace(started, restarts=process.restarts + 1)
+
+    def _start_aggregator(self, spec: RunSpec, listener: socket.socket) -> StartedProcess:
+        work_dir = self._runs_dir / spec.run
         module = ["federated.aggregator", "--spec", str(work_dir / "run.json"), "--work-dir", str(work_dir)]
         command = [*module, "--fd", str(listener.fileno())]
+        tokens = {site: self._token(spec.run, site) for site in spec.sites}
         environment = {TOKENS_VARIABLE: json.dumps(tokens)}
-        return start_process("aggregator", command, environment, work_dir, pass_fds=(listener.fileno(),))
+        return start_process(AGGREGATOR, command, environment, work_dir, pass_fds=(listener.fileno(),))
 
-    def _start_trainer(
-        self, work_dir: Path, store: FolderStore, spec: RunSpec, site: str, address: str, token: str
-    ) -> StartedProcess:
+    def _start_trainer(self, spec: RunSpec, site: str, port: int) -> StartedProcess:
+        store = open_store(spec.store_url)
         shard, validation = (
             store.shard(spec.sites[site].shard_digest),
             store.shard(spec.sites[site].validation_digest),
         )
-        command = ["federated.trainer", "--aggregator", address, "--site", site]
+        command = ["federated.trainer", "--aggregator", f"http://127.0.0.1:{port}", "--site", site]
         command += ["--shard", str(shard), "--validation", str(validation)]
-        return start_process(site, command, {TOKEN_VARIABLE: token}, work_dir)
+        environment = {TOKEN_VARIABLE: self._token(spec.run, site)}
+        return start_process(site, command, environment, self._runs_dir / spec.run)
+
+    def _token(self, run: str, site: str) -> str:
+        return hmac.new(self._secret, f"{run}/{site}".encode(), hashlib.sha256).hexdigest()
 
     def status(self, run: str) -> RunStatus:
         """Where a run stands. A run whose aggregator is gone without a last word has failed."""
@@ -123,26 +206,41 @@ class LocalLauncher:
 
     def stop(self, run: str) -> None:
         """Stop a run's processes, politely first; a run that has ended or never was is fine."""
-        alive = [found for process in self._processes(run) if (found := process.find())]
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _, stubborn = psutil.wait_procs(alive, timeout=STOP_SECONDS)
-        for process in stubborn:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(stubborn, timeout=STOP_SECONDS)
+        end_processes(self._processes(run))
+
+    def _port(self, run: str) -> int:
+        return int(json.loads((self._runs_dir / run / "processes.json").read_text(encoding="utf-8"))["port"])
 
     def _processes(self, run: str) -> list[StartedProcess]:
         path = self._runs_dir / run / "processes.json"
         if not path.exists():
             return []
-        return [StartedProcess(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        return [StartedProcess(**fields) for fields in recorded["processes"]]
 
 
-def write_processes(work_dir: Path, processes: list[StartedProcess]) -> None:
+def listen(port: int, sites: int) -> socket.socket:
+    """A listening socket of this machine alone; port 0 takes a free one."""
+    return socket.create_server(("127.0.0.1", port), backlog=sites + 8)
+
+
+def end_processes(processes: list[StartedProcess]) -> None:
+    """End processes, politely first."""
+    alive = [found for process in processes if (found := process.find())]
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(alive, timeout=STOP_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=STOP_SECONDS)
+
+
+def write_processes(work_dir: Path, port: int, processes: list[StartedProcess]) -> None:
     unfinished = work_dir / ".processes.json"
-    unfinished.write_text(json.dumps([asdict(process) for process in processes]), encoding="utf-8")
+    recorded = {"port": port, "processes": [asdict(process) for process in processes]}
+    unfinished.write_text(json.dumps(recorded), encoding="utf-8")
     unfinished.replace(work_dir / "processes.json")
 
 

@@ -30,6 +30,7 @@ VERDICTS = {
 }
 TRAIN_SAMPLES = {"food": 60, "books": 48, "travel": 36}  # of different sizes, so that weights matter
 SITES = tuple(SUBJECTS)
+SECRET = "makes the tokens of the tests"
 
 
 def write_reviews(site: str, ending: str, count: int, verdicts: int = 5) -> list[dict[str, str]]:
@@ -49,7 +50,7 @@ class RunGround:
 
     def __post_init__(self) -> None:
         self.store: FolderStore = open_store(self.root.as_uri() + "/store")
-        self.launcher = LocalLauncher(self.root / "runs")
+        self.launcher = LocalLauncher(self.root / "runs", SECRET, max_restarts=100)
         self._started: list[str] = []
 
     def spec(self, run: str = "run-1", *, rounds: int = 30, **changes: Any) -> RunSpec:
@@ -101,7 +102,7 @@ class RunGround:
         """The run's living processes by name, once all are started."""
         recorded = json.loads((self.root / "runs" / run / "processes.json").read_text(encoding="utf-8"))
         living: dict[str, psutil.Process] = {}
-        for entry in recorded:
+        for entry in recorded["processes"]:
             try:
                 process = psutil.Process(entry["pid"])
                 if process.status() != psutil.STATUS_ZOMBIE:

@@ -20,6 +20,7 @@ import uvicorn
 from safetensors.numpy import save
 
 from federated.aggregator import MAX_MESSAGE_BYTES, Aggregator, RunFailed, RunServer, create_app
+from federated.journal import Journal, mend_last_line
 from federated.protocol import (
     ProgressLog,
     RunStatus,
@@ -28,6 +29,7 @@ from federated.protocol import (
     encode_message,
     read_progress,
 )
+from federated.rows import pack_rows
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
 from ml.model import ModelConfig, build_model
 from ml.tokenizer import TokenizerSettings, make_tokenizer
@@ -100,7 +102,7 @@ def read_answer(response: httpx.Response) -> Answer:
 @contextlib.asynccontextmanager
 async def lead_run(ground: RunGround, **changes: Any) -> AsyncIterator[LedRun]:
     progress = ground.root / "progress.jsonl"
-    aggregator = Aggregator(ground.spec(**changes), ground.store, ProgressLog(progress))
+    aggregator = Aggregator(ground.spec(**changes), ground.store, ProgressLog(progress), Journal(ground.root))
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(aggregator, TOKENS)
     server = RunServer(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
@@ -305,14 +307,73 @@ async def test_a_late_update_is_not_counted_and_brings_its_site_up_to_date(lead:
         assert [set(record.sites) for record in run.status().rounds] == [{"food", "books"}, set(SITES)]
 
 
-async def test_a_round_waits_for_a_quorum_and_fails_without_one(lead: Lead) -> None:
-    async with lead(round_deadline_seconds=0.5) as run:
+async def test_without_a_quorum_the_run_pauses_and_goes_on_when_there_is_one(lead: Lead) -> None:
+    async with lead(round_deadline_seconds=0.3) as run:
+        zero = (await run.join_all()).flat_gradient()
+        alone = asyncio.create_task(run.answer("food", 1, zero))
+        await until(lambda: run.status().phase == "paused")
+        assert "round 1: 1 of 3 sites answered" in run.status().reason
+        assert run.status().reason.endswith("2 are needed; missing: books, travel")
+        assert (await run.answer("books", 1, zero)).header["round"] == 2
+        assert (await alone).header["round"] == 2
+        assert (run.status().phase, run.status().reason) == ("training", "")
+
+
+async def test_a_pause_ends_with_the_runs_deadline_and_the_reason(lead: Lead) -> None:
+    async with lead(round_deadline_seconds=0.2, deadline_seconds=1) as run:
         zero = (await run.join_all()).flat_gradient()
         alone = asyncio.create_task(run.send_update("food", 1, zero))
-        with pytest.raises(RunFailed, match=r"round 1: 1 of 3 .* 2 are needed; missing: books, travel"):
+        with pytest.raises(
+            RunFailed, match=r"not done within 1 s \(round 1\); round 1: 1 of 3 .*missing: books"
+        ):
             await run.leading
         await run.aggregator.fail("no quorum")
         assert (await alone).status_code == 410
+
+
+async def test_an_aggregator_that_died_goes_on_where_it_was(lead: Lead, ground: RunGround) -> None:
+    async with lead() as run:
+        joined = await run.join_all()
+        up = {name: np.ones_like(value) for name, value in joined.parameters.items()}
+        answers = await run.answer_all(1, up)
+        answers = await run.answer_all(2, up)
+    assert run.status().phase != "done"
+    with (ground.root / "progress.jsonl").open("a") as diary:
+        diary.write('{"kind": "rou')  # as a death amid a line leaves it
+    mend_last_line(ground.root / "progress.jsonl")
+
+    async with lead() as again:
+        late = await again.answer("food", 2, up)  # whose answer was lost
+        assert late.header["round"] == 3
+        for name, value in answers.parameters.items():
+            assert np.array_equal(late.parameters[name], value)
+        assert [record.number for record in again.status().rounds] == [1, 2]
+        rejoined = await again.join("travel")
+        assert rejoined.header["vocabulary"] == joined.header["vocabulary"]
+        assert (await again.answer_all(3, up)).header["round"] == 4
+
+
+async def test_rows_that_were_touched_are_all_a_site_need_send(lead: Lead) -> None:
+    async with lead() as run:
+        joined = await run.join_all()
+        gradient = joined.flat_gradient()
+        gradient["embedding.weight"][2] = 1.0
+        packed = pack_rows(gradient)
+        assert len(encode_message({}, packed)) < len(encode_message({}, gradient))
+        whole = asyncio.create_task(run.answer("food", 1, gradient))
+        rows = await asyncio.gather(*(run.answer(site, 1, packed) for site in ("books", "travel")))
+        assert (await whole).header["round"] == 2
+        moved = rows[0].parameters["embedding.weight"] - joined.parameters["embedding.weight"]
+        assert np.abs(moved[2]).min() > np.abs(np.delete(moved, 2, axis=0)).max()
+        wrong = {**packed, "embedding.weight#rows": np.array([-1], np.int32)}
+        refused = await run.send_update("food", 2, wrong)
+        assert (refused.status_code, "rows must ascend" in refused.text) == (422, True)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 async def test_after_the_last_round_sites_are_sent_home_and_the_model_is_kept(

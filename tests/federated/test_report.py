@@ -49,9 +49,10 @@ def test_the_figures_of_the_report_add_up(finished: FinishedRun, report: dict[st
     assert report["parameters"] == sum(value.size for value in artifact.weights.values())
     assert report["size_bytes"] == sum(file.stat().st_size for file in artifact.path.iterdir())
     assert report["seconds"] == pytest.approx(sum(record["seconds"] for record in report["rounds"]))
-    # Each site sends every gradient in float32, and headers besides.
-    sent = 30 * 3 * 4 * report["parameters"]
-    assert sent < report["bytes_up"] < 1.05 * sent
+    # Parameters go down whole; of gradients, rows that are zero stay at home.
+    whole = 30 * 3 * 4 * report["parameters"]
+    assert whole < report["bytes_down"] < 1.05 * whole
+    assert 0.5 * whole < report["bytes_up"] < whole
 
 
 def test_the_evaluation_is_of_the_held_out_samples_at_every_site(report: dict[str, Any]) -> None:

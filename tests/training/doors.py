@@ -31,6 +31,8 @@ class ScriptedLauncher:
         self.script = list(script)
         self.started: list[RunSpec] = []
         self.stopped: list[str] = []
+        self.healed: list[str] = []
+        self.resumed: list[str] = []
         self.before_start: Callable[[], object] = lambda: None
         self._looks: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -49,6 +51,14 @@ class ScriptedLauncher:
             look = self._looks[run]
             self._looks[run] = look + 1
             return self.script[min(look, len(self.script) - 1)] if self.script else RunStatus("starting")
+
+    def heal(self, run: str) -> None:
+        self.healed.append(run)
+
+    def resume(self, run: str) -> None:
+        if run not in self._looks:
+            raise LookupError(f"{run} was never started")
+        self.resumed.append(run)
 
     def stop(self, run: str) -> None:
         self.stopped.append(run)

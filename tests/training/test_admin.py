@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
-from blog_site.training.services import sync_sites
+from blog_site.training.services import make_spec, sync_sites
 from tests.training.doors import make_rounds
 from tests.training.rows import (
     import_opinions,
@@ -351,3 +351,19 @@ def test_an_administrator_takes_a_site_out_of_training(people) -> None:
 
     site.refresh_from_db()
     assert site.active is False
+
+
+def test_an_administrator_lets_a_stopped_run_go_on(people, training_run: Run, launcher, store) -> None:
+    Run.objects.filter(pk=training_run.pk).update(heldout_digest="a" * 64)
+    launcher.start(make_spec(training_run))
+    client = people["admin"]
+    client.post(page_of(training_run, "abort"))
+    address = page_of(training_run, "resume")
+    assert address in client.get(page_of(training_run)).content.decode()
+
+    client.post(address)
+
+    training_run.refresh_from_db()
+    assert training_run.state == Run.State.TRAINING
+    assert launcher.resumed == [training_run.key()]
+    assert people["moderator"].post(address).status_code == 403

@@ -25,6 +25,7 @@ from blog_site.training.services import (
     advance_run,
     count_new_samples,
     plan_run,
+    resume_run,
     start_run,
     sync_sites,
 )
@@ -647,3 +648,56 @@ def test_samples_of_a_site_that_did_not_train_stay_new(ready, launcher) -> None:
 
     assert (run.state, run.new_samples) == (Run.State.PROMOTED, 18)
     assert count_new_samples() == 5
+
+
+def test_processes_that_died_are_started_again_at_every_look(ready, launcher) -> None:
+    run = start_run(trigger="command", min_labels=1)
+    for _ in range(3):
+        run = advance_run(run)
+    assert launcher.healed == [run.key()] * 2  # cutting needs no process
+
+
+def test_a_pause_and_its_reason_stand_on_the_run_until_it_goes_on(ready, launcher) -> None:
+    launcher.script = [
+        RunStatus("paused", "1 of 3 sites answered", rounds_planned=3),
+        RunStatus("training", rounds_planned=3),
+    ]
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+    run = advance_run(run)
+    assert (run.state, run.state_reason) == (Run.State.TRAINING, "1 of 3 sites answered")
+    assert advance_run(run).state_reason == ""
+
+
+def test_an_aborted_run_goes_on_to_its_promotion(ready, launcher) -> None:
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+    run = abort_run(run=run, reason="by mistake")
+    assert run.may_resume()
+
+    run = finish(resume_run(run=run))
+
+    assert launcher.resumed == [run.key()]
+    assert (run.state, run.active_slot) == (Run.State.PROMOTED, None)
+    with pytest.raises(TrainingError, match="不能继续"):
+        resume_run(run=run)
+
+
+def test_a_run_is_not_resumed_beside_another(ready, launcher) -> None:
+    first = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+    first = abort_run(run=first, reason="by mistake")
+    second = start_run(trigger="command", force=True)
+
+    with pytest.raises(RunActive):
+        resume_run(run=first)
+
+    assert Run.objects.active() == second
+    assert launcher.resumed == []
+
+
+def test_a_run_whose_folder_is_gone_is_not_resumed_and_stays_failed(launcher) -> None:
+    run = make_run(state=Run.State.FAILED, heldout_digest="a" * 64)
+
+    with pytest.raises(TrainingError, match="was never started"):
+        resume_run(run=run)
+
+    run.refresh_from_db()
+    assert (run.state, run.active_slot) == (Run.State.FAILED, None)

@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from blog_site.training import terminal
 from blog_site.training.management.commands import trigger_training
 from blog_site.training.models import ModelVersion, Run
+from blog_site.training.services import abort_run, advance_run, start_run
 from federated.protocol import RunStatus
 from tests.training.doors import ROOT, SayingService, ScriptedLauncher, make_script
 from tests.training.rows import (
@@ -272,3 +273,22 @@ def test_json_of_a_run_that_did_not_start_says_why(
     assert status == expected
     assert set(value) == {"error"}
     assert value["error"]
+
+
+def test_a_stopped_run_is_gone_on_with_by_its_number(ready: str, launcher: ScriptedLauncher, capsys) -> None:
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+    abort_run(run=run, reason="by mistake")
+
+    assert trigger("--resume", str(run.pk), "--wait") == 0
+
+    run.refresh_from_db()
+    assert run.state == Run.State.PROMOTED
+    assert launcher.resumed == [run.key()]
+    assert trigger("--resume", str(run.pk)) == 5
+    assert "不能继续" in capsys.readouterr().err
+
+
+def test_an_unknown_run_cannot_be_resumed(ready: str) -> None:
+    with pytest.raises(CommandError, match="9999") as error:
+        trigger("--resume", "9999")
+    assert error.value.returncode == 2

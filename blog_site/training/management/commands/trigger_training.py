@@ -4,14 +4,22 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 from rich.console import Console
 
 from blog_site.training.models import Run
-from blog_site.training.services import RunActive, RunPlan, TooFewLabels, plan_run, start_run
+from blog_site.training.services import (
+    RunActive,
+    RunPlan,
+    TooFewLabels,
+    TrainingError,
+    plan_run,
+    resume_run,
+    start_run,
+)
 from blog_site.training.terminal import follow_run, print_plan
 
 EXIT_TOO_FEW, EXIT_ACTIVE, EXIT_FAILED, EXIT_REFUSED = 3, 4, 5, 6
@@ -44,6 +52,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--min-labels", type=int, help="new samples needed (default: TRAINING_MIN_LABELS)"
         )
+        parser.add_argument(
+            "--resume",
+            type=positive,
+            metavar="RUN",
+            help="go on with a run that failed or was stopped, by its number",
+        )
         parser.add_argument("--wait", action="store_true", help="follow the run to its end; Ctrl-C stops it")
         parser.add_argument(
             "--dry-run", action="store_true", help="print what would be started, start nothing"
@@ -54,6 +68,9 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         console = Console(stderr=options["json"])
+        if options["resume"]:
+            self._go_on(self._resume(options), options, console)
+            return
         plan = plan_run(sites=options["sites"], rounds=options["rounds"])
         print_plan(plan, console)
         if options["dry_run"]:
@@ -77,6 +94,25 @@ class Command(BaseCommand):
             self._refuse(options, str(error), EXIT_TOO_FEW)
         except RunActive as error:
             self._refuse(options, str(error), EXIT_ACTIVE)
+        except TrainingError as error:
+            raise CommandError(str(error), returncode=2) from error
+        self._go_on(run, options, console)
+
+    def _resume(self, options: dict[str, Any]) -> Run:
+        run = Run.objects.filter(pk=options["resume"]).first()
+        if run is None:
+            raise CommandError(
+                _("没有编号为 %(number)d 的训练") % {"number": options["resume"]}, returncode=2
+            )
+        try:
+            return resume_run(run=run)
+        except RunActive as error:
+            self._refuse(options, str(error), EXIT_ACTIVE)
+        except TrainingError as error:
+            self._refuse(options, str(error), EXIT_FAILED)
+
+    def _go_on(self, run: Run, options: dict[str, Any], console: Console) -> None:
+        """Leave a run to Celery, or follow it to its end, and exit as it ended."""
         if not options["wait"]:
             console.print(
                 _("训练 %(run)s 已开始，由 Celery 接着进行；在后台的训练页可以看到进度") % {"run": run}
@@ -94,7 +130,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(value, ensure_ascii=False))
 
-    def _refuse(self, options: dict[str, Any], reason: str, exit_code: int) -> None:
+    def _refuse(self, options: dict[str, Any], reason: str, exit_code: int) -> NoReturn:
         self._answer(options, {"error": reason})
         self.stderr.write(reason)
         sys.exit(exit_code)

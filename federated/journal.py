@@ -1,0 +1,111 @@
+"""The aggregator's journal: what it needs to go on, bit for bit, after it was killed at any instruction.
+
+    checkpoint.safetensors    the optimizer's whole state after some round, and the plan; replaced now and then
+    rounds.journal            each round since: the averaged gradient as it was applied, and the round's record
+
+A round is in the journal before it is applied, and applied before anybody hears of the next one. Replaying it makes
+the same arithmetic on the same numbers, so nobody can tell that there was an interruption. Writing survives the death
+of the process, not of the machine: after a power cut the last rounds may be gone, and are trained again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from federated.protocol import MessageError, Tensors, decode_message, encode_message
+from federated.store import write_whole
+
+CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
+_FRAME: Final = struct.Struct("<4sIQ")  # magic, CRC-32 of the message, its length in bytes
+_MAGIC: Final = b"HSJ1"
+
+
+class JournalError(Exception):
+    """The journal cannot be gone on from; the text names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A round that was closed: its record and the averaged gradient."""
+
+    record: dict[str, Any]
+    gradient: Tensors
+
+
+class Journal:
+    """The journal in a run's work folder."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._checkpoint = work_dir / CHECKPOINT
+        self._rounds = work_dir / ROUNDS
+        self._file: BinaryIO | None = None
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self._checkpoint.exists()
+
+    def write_checkpoint(self, header: Mapping[str, Any], state: Tensors) -> None:
+        """Keep a whole state; rounds written before it are no longer needed. Raises OSError (StoreError)."""
+        self.close()
+        write_whole(self._checkpoint, encode_message(header, state))
+        # A death between the two leaves rounds that the checkpoint holds already; reading passes over them.
+        self._rounds.unlink(missing_ok=True)
+
+    def append(self, record: Mapping[str, Any], gradient: Tensors) -> None:
+        """Write a round down before it is applied. Raises OSError."""
+        message = encode_message({"record": record}, gradient)
+        if self._file is None:
+            self._file = self._rounds.open("ab", buffering=0)
+        self._file.write(_FRAME.pack(_MAGIC, zlib.crc32(message), len(message)) + message)
+
+    def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:
+        """Give the last whole state. Raises JournalError."""
+        try:
+            return decode_message(self._checkpoint.read_bytes())
+        except (OSError, MessageError) as error:
+            raise JournalError(f"{self._checkpoint}: {error}; start another run") from error
+
+    def read_rounds(self) -> Iterator[Entry]:
+        """Give the rounds since, in order; a last one that was being written when the process died is cut off."""
+        self.close()
+        if not self._rounds.exists():
+            return
+        with self._rounds.open("r+b") as file:
+            whole = 0
+            while (message := _read_message(file)) is not None:
+                whole = file.tell()
+                header, gradient = decode_message(message)
+                yield Entry(header["record"], gradient)
+            file.truncate(whole)
+
+    def close(self) -> None:
+        """Close the file that rounds are written to."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _read_message(file: BinaryIO) -> bytes | None:
+    """The next message, or None at the end and where it is not whole."""
+    frame = file.read(_FRAME.size)
+    if len(frame) < _FRAME.size:
+        return None
+    magic, checksum, size = _FRAME.unpack(frame)
+    message = file.read(size) if magic == _MAGIC else b""
+    return message if len(message) == size and zlib.crc32(message) == checksum else None
+
+
+def mend_last_line(path: Path) -> None:
+    """Cut off a last line that was being written when the process died: what is appended next begins a line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end != len(content):
+        with path.open("r+b") as file:
+            file.truncate(end)

@@ -1,0 +1,101 @@
+"""The journal: what was written is read, and what was being written when the process died is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federated.journal import Journal, JournalError, mend_last_line
+from federated.protocol import Tensors
+
+
+def gradient(number: int) -> Tensors:
+    return {"output.bias": np.full(3, number, np.float32), "embedding.weight": np.eye(4, 2, dtype=np.float32)}
+
+
+def written(folder: Path, rounds: int) -> Journal:
+    journal = Journal(folder)
+    journal.write_checkpoint({"round": 0}, gradient(0))
+    for number in range(1, rounds + 1):
+        journal.append({"number": number}, gradient(number))
+    journal.close()
+    return journal
+
+
+def numbers(journal: Journal) -> list[int]:
+    return [entry.record["number"] for entry in journal.read_rounds()]
+
+
+def test_rounds_are_read_as_they_were_written(tmp_path: Path) -> None:
+    assert not Journal(tmp_path).exists()
+    written(tmp_path, 3)
+    journal = Journal(tmp_path)
+    assert journal.exists()
+    header, state = journal.read_checkpoint()
+    assert header == {"round": 0}
+    assert np.array_equal(state["output.bias"], np.zeros(3))
+    entries = list(journal.read_rounds())
+    assert [entry.record["number"] for entry in entries] == [1, 2, 3]
+    for entry in entries:
+        for name, value in gradient(entry.record["number"]).items():
+            assert np.array_equal(entry.gradient[name], value)
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 10, 100, "all but the frame", "part of the frame"])
+def test_a_round_that_was_being_written_is_cut_off_and_the_next_follows_the_last_whole_one(
+    tmp_path: Path, missing_bytes: int | str
+) -> None:
+    path = tmp_path / "rounds.journal"
+    written(tmp_path, 2)
+    whole = path.stat().st_size
+    journal = written(tmp_path, 2)
+    journal.append({"number": 3}, gradient(3))
+    journal.close()
+    length = path.stat().st_size
+    keep = {"all but the frame": whole + 16, "part of the frame": whole + 5}
+    size = keep[missing_bytes] if isinstance(missing_bytes, str) else length - missing_bytes
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+    journal = Journal(tmp_path)
+    assert numbers(journal) == [1, 2]
+    assert path.stat().st_size == whole
+    journal.append({"number": 3}, gradient(3))
+    assert numbers(journal) == [1, 2, 3]
+
+
+def test_a_damaged_round_and_what_follows_it_are_not_believed(tmp_path: Path) -> None:
+    written(tmp_path, 3)
+    path = tmp_path / "rounds.journal"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # within the second
+    path.write_bytes(bytes(content))
+    assert numbers(Journal(tmp_path)) == [1]
+
+
+def test_a_checkpoint_takes_the_place_of_the_rounds_before_it(tmp_path: Path) -> None:
+    journal = written(tmp_path, 3)
+    journal.write_checkpoint({"round": 3}, gradient(3))
+    assert numbers(journal) == []
+    journal.append({"number": 4}, gradient(4))
+    journal.close()
+    assert Journal(tmp_path).read_checkpoint()[0] == {"round": 3}
+    assert numbers(Journal(tmp_path)) == [4]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 64])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(content)
+    with pytest.raises(JournalError, match="checkpoint.safetensors: .*start another run"):
+        Journal(tmp_path).read_checkpoint()
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("b", "")])
+def test_a_half_line_is_cut_off(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "diary"
+    mend_last_line(path)
+    path.write_text(before)
+    mend_last_line(path)
+    assert path.read_text() == after
