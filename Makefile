@@ -1,6 +1,6 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare test lint screenshots messages clean distclean
+.PHONY: help setup setup-test demo compare bench-federated test lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -13,6 +13,7 @@ help:
 	@echo '                    make demo ARGS="--help" shows its options,'
 	@echo '                    make demo ARGS="--once --json report.json" goes round the loop once and ends'
 	@echo '  make compare      the first model against the same network trained centrally on the same samples'
+	@echo '  make bench-federated   what a round of training costs beside the computing; a JSON line'
 	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
 	@echo '  make lint         ruff, mypy and the import contracts'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
@@ -33,6 +34,10 @@ demo:
 compare:
 	@infra/setup/install.sh demo
 	@$(VENV_PYTHON) -m federated.compare $(ARGS)
+
+bench-federated:
+	@infra/setup/install.sh demo
+	@$(VENV_PYTHON) -m federated.bench $(ARGS)
 
 setup-test:
 	@infra/setup/test_servers.sh

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from federated.protocol import Tensors, Update
+from federated.protocol import MessageError, Tensors, Update
+from federated.rows import Part, read_parts
 
 SENT_DTYPE = np.dtype(np.float32)  # what sites send
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,26 +31,32 @@ class InconsistentUpdates(ValueError):
 
 def check_update(
     update: Update, shapes: Shapes, dtype: npt.DTypeLike = SENT_DTYPE, *, sites: int = 1
-) -> None:
+) -> dict[str, Part]:
     """Refuse an update with wrong names or shapes, numbers that are not finite, a norm beyond the bound, or no sample.
 
-    The bound is MAX_NORM_PER_SAMPLE for each sample, and what `sites` sums of that size can add up to.
+    The bound is MAX_NORM_PER_SAMPLE for each sample, and what `sites` sums of that size can add up to. Gives the
+    gradient by the names of the parameters, whole or as rows.
     """
-    if update.gradients.keys() != shapes.keys():
-        wrong = sorted(update.gradients.keys() ^ shapes.keys())
+    try:
+        parts = read_parts(update.gradients, shapes)
+    except MessageError as error:
+        raise InconsistentUpdates(f"site {update.site}: {error}") from error
+    if parts.keys() != shapes.keys():
+        wrong = sorted(parts.keys() ^ shapes.keys())
         raise InconsistentUpdates(f"site {update.site}: tensors missing or not asked for: {', '.join(wrong)}")
     if update.batch.samples < 1:
         raise InconsistentUpdates(
             f"site {update.site}: an update needs at least one sample, it holds {update.batch.samples}"
         )
     bound = min(MAX_NORM_PER_SAMPLE * update.batch.samples, SUM_LIMIT / sites)
-    for name, gradient in update.gradients.items():
-        if gradient.shape != shapes[name] or gradient.dtype != dtype:
+    for name, part in parts.items():
+        values = part.values
+        if (part.rows is None and values.shape != shapes[name]) or values.dtype != dtype:
             raise InconsistentUpdates(
-                f"site {update.site}: {name} is {gradient.dtype}{gradient.shape}, "
+                f"site {update.site}: {name} is {values.dtype}{values.shape}, "
                 f"wanted {np.dtype(dtype)}{tuple(shapes[name])}"
             )
-        norm = gradient_norm(gradient)
+        norm = gradient_norm(values)
         if not math.isfinite(norm):
             raise InconsistentUpdates(f"site {update.site}: {name} holds NaN or infinity")
         if norm > bound:
@@ -57,6 +64,7 @@ def check_update(
                 f"site {update.site}: {name} has norm {norm:.3g}, at most {bound:.3g} is taken "
                 f"for {update.batch.samples} samples"
             )
+    return parts
 
 
 def gradient_norm(gradient: npt.NDArray[np.floating]) -> float:
@@ -84,13 +92,17 @@ class GradientSum:
 
     def add(self, update: Update) -> None:
         """Add an update; raises InconsistentUpdates, leaving the sum as it was, for one that does not fit."""
-        check_update(update, self._shapes, self._dtype, sites=self._sites)
+        parts = check_update(update, self._shapes, self._dtype, sites=self._sites)
         if self.updates == self._sites:
             raise InconsistentUpdates(
                 f"site {update.site}: {self._sites} updates were announced, this is one more"
             )
         for name, total in self._totals.items():
-            _add_fixed_point(total, update.gradients[name].reshape(-1))
+            part = parts[name]
+            if part.rows is None:
+                _add_fixed_point(total, part.values.reshape(-1))
+            else:
+                total.reshape(self._shapes[name])[part.rows] += _fixed_point(part.values)
         self.updates += 1
         self.samples += update.batch.samples
 
@@ -113,9 +125,13 @@ class GradientSum:
 
 def _add_fixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating]) -> None:
     for start in range(0, len(flat), _CHUNK):
-        scaled = np.multiply(flat[start : start + _CHUNK], 2.0**FRACTION_BITS, dtype=np.float64)
-        np.rint(scaled, out=scaled)
-        total[start : start + _CHUNK] += scaled.astype(np.int64)
+        total[start : start + _CHUNK] += _fixed_point(flat[start : start + _CHUNK])
+
+
+def _fixed_point(values: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    scaled = np.multiply(values, 2.0**FRACTION_BITS, dtype=np.float64)
+    fixed: npt.NDArray[np.int64] = np.rint(scaled, out=scaled).astype(np.int64)
+    return fixed
 
 
 def average_gradients(updates: Iterable[Update]) -> Tensors:

@@ -66,7 +66,7 @@ class Journal:
     def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:
         """Give the last whole state. Raises JournalError."""
         try:
-            return decode_message(self._checkpoint.read_bytes())
+            return decode_message(bytearray(self._checkpoint.read_bytes()))
         except (OSError, MessageError) as error:
             raise JournalError(f"{self._checkpoint}: {error}; start another run") from error
 
@@ -90,13 +90,13 @@ class Journal:
             self._file = None
 
 
-def _read_message(file: BinaryIO) -> bytes | None:
+def _read_message(file: BinaryIO) -> bytearray | None:
     """The next message, or None at the end and where it is not whole."""
     frame = file.read(_FRAME.size)
     if len(frame) < _FRAME.size:
         return None
     magic, checksum, size = _FRAME.unpack(frame)
-    message = file.read(size) if magic == _MAGIC else b""
+    message = bytearray(file.read(size)) if magic == _MAGIC else bytearray()
     return message if len(message) == size and zlib.crc32(message) == checksum else None
 
 

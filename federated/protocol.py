@@ -7,6 +7,7 @@ raw little-endian numbers and no code, so reading a message from a stranger runs
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 Tensors = dict[str, np.ndarray]
 
@@ -23,27 +22,89 @@ TOKEN_VARIABLE = "HUISHENG_SITE_TOKEN"  # noqa: S105 - the environment variable'
 TOKENS_VARIABLE = "HUISHENG_SITE_TOKENS"  # the aggregator's: JSON {site: token}
 
 
+MESSAGE_TYPE = "application/vnd.huisheng.safetensors"
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
 class MessageError(ValueError):
     """A message that does not say what it must; the text says why."""
 
 
 def encode_message(header: Mapping[str, Any], tensors: Tensors) -> bytes:
-    # safetensors writes the memory behind an array as it lies, so a transposed one would arrive scrambled.
-    contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    return save(contiguous, metadata={"header": json.dumps(header, ensure_ascii=False)})
+    """Lay a header and tensors into one safetensors file (github.com/huggingface/safetensors)."""
+    table: dict[str, Any] = {"__metadata__": {"header": json.dumps(header, ensure_ascii=False)}}
+    # Those of larger numbers first, so that each begins at a multiple of its numbers' size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    parts: list[Any] = []
+    end = 0
+    for name, value in ordered:
+        if value.dtype not in _NAMES:
+            raise MessageError(f"{name} is {value.dtype}, a message holds {', '.join(map(str, _NAMES))}")
+        # The memory behind an array is sent as it lies, so a transposed one must be laid out first.
+        parts.append(np.asarray(value, order="C"))
+        begin, end = end, end + value.nbytes
+        table[name] = {
+            "dtype": _NAMES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [begin, end],
+        }
+    head = json.dumps(table, ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
 
 
-def decode_message(data: bytes) -> tuple[dict[str, Any], Tensors]:
-    """Raises MessageError for anything that is not a message of ours."""
+def decode_message(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any], Tensors]:
+    """Give a message's header and its tensors, which lie in `data` itself.
+
+    Raises MessageError for anything that is not a message of ours.
+    """
+    view = memoryview(data)
+    size = int.from_bytes(view[:8], "little")
+    if len(view) < 8 or size > len(view) - 8:
+        raise MessageError(f"not a safetensors message with a JSON header: {len(view)} bytes are too few")
     try:
-        tensors = load(data)
-        header_size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + header_size])["__metadata__"]["header"])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MessageError(f"not a safetensors message with a JSON header: {error}") from error
+        table = json.loads(bytes(view[8 : 8 + size]))
+        header = json.loads(table.pop("__metadata__")["header"])
+        body = view[8 + size :]
+        tensors = {str(name): _read_tensor(entry, body) for name, entry in table.items()}
+        if sum(tensor.nbytes for tensor in tensors.values()) != len(body):
+            raise ValueError("the tensors do not fill the message")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise MessageError(f"not a safetensors message with a JSON header: {error!r}") from error
     if not isinstance(header, dict):
         raise MessageError(f"the header is a {type(header).__name__}, an object is wanted")
     return header, tensors
+
+
+def _read_tensor(entry: Mapping[str, Any], body: memoryview) -> np.ndarray:
+    dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+    begin, end = entry["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"shape {shape} and place {begin}–{end} must be whole numbers")
+    if not begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{dtype}{shape} does not fill bytes {begin} to {end} of {len(body)}")
+    return np.require(np.frombuffer(body[begin:end], dtype).reshape(shape), requirements="A")
+
+
+def read_token_counts(value: object) -> dict[str, int]:
+    """Check what a site says of how often each token stands in its texts. Raises MessageError."""
+    if not isinstance(value, dict) or not all(
+        isinstance(count, int) and count > 0 for count in value.values()
+    ):
+        raise MessageError("token_counts is not an object of positive counts")
+    try:
+        "".join(value).encode()
+    except UnicodeEncodeError as error:  # a lone surrogate: the vocabulary could never be written
+        raise MessageError(f"token_counts holds a token that is not text: {error}") from error
+    return value
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Lossless: a matrix `name` of shape (V, E) becomes `name#rows`, int32 (R,) in asc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -29,22 +30,40 @@ def pack_rows(tensors: Tensors) -> Tensors:
     return packed
 
 
-def unpack_rows(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
-    """Put the rows back into matrices of zeros of the given shapes; what was not packed stays as it is.
+@dataclass(frozen=True)
+class Part:
+    """A tensor as it was sent: whole, or the rows of a matrix that are not zero."""
+
+    rows: np.ndarray | None  # int32 (R,), ascending; None for the whole
+    values: np.ndarray  # the whole tensor, or (R, E)
+
+
+def read_parts(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]:
+    """Give each tensor of a message under its own name; the shapes of those sent whole are left to the caller.
 
     Raises MessageError for rows that do not fit their matrix, or are not in ascending order.
     """
-    unpacked = {name: value for name, value in tensors.items() if not name.endswith((ROWS, VALUES))}
+    parts = {name: Part(None, value) for name, value in tensors.items() if not name.endswith((ROWS, VALUES))}
     for name in [name.removesuffix(ROWS) for name in tensors if name.endswith(ROWS)]:
         rows, values, shape = tensors[name + ROWS], tensors.get(name + VALUES), shapes.get(name)
-        if shape is None or len(shape) != 2 or name in unpacked or values is None:
+        if shape is None or len(shape) != 2 or name in parts or values is None:
             raise MessageError(f"{name}: rows of what is no matrix, or without values, or beside the whole")
         _check_rows(name, rows, values, shape)
-        unpacked[name] = np.zeros(shape, values.dtype)
-        unpacked[name][rows] = values
-    lonely = [name for name in tensors if name.endswith(VALUES) and name.removesuffix(VALUES) not in unpacked]
+        parts[name] = Part(rows, values)
+    lonely = [name for name in tensors if name.endswith(VALUES) and name.removesuffix(VALUES) not in parts]
     if lonely:
         raise MessageError(f"{', '.join(sorted(lonely))}: values without their rows")
+    return parts
+
+
+def unpack_rows(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
+    """Put rows back into matrices of zeros; what was not packed stays as it is. Raises MessageError."""
+    unpacked: Tensors = {}
+    for name, part in read_parts(tensors, shapes).items():
+        unpacked[name] = part.values
+        if part.rows is not None:
+            unpacked[name] = np.zeros(shapes[name], part.values.dtype)
+            unpacked[name][part.rows] = part.values
     return unpacked
 
 

@@ -11,21 +11,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import http.client
 import itertools
+import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import torch
 
 from federated.protocol import (
+    MESSAGE_TYPE,
     TOKEN_VARIABLE,
     MessageError,
     Metrics,
@@ -44,8 +48,7 @@ from ml.vocabulary import Vocabulary, count_tokens
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE = 2, 10, 11
 CONNECT_ATTEMPTS = 40  # a second apart at most: the aggregator may still be starting, or starting again
-# The held answer of a round comes when the slowest site has answered, so reading may take long.
-TIMEOUT = httpx.Timeout(connect=10, write=60, read=600, pool=10)
+CONNECT_SECONDS, HELD_SECONDS = 10, 600
 
 log = logging.getLogger("federated.trainer")
 
@@ -63,57 +66,79 @@ class RoundNotBegun(AggregatorError):
 
 
 class AggregatorClient:
-    """The trainer's only way out."""
+    """The trainer's only way out: one connection, kept for the whole run."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._http = httpx.Client(
-            base_url=url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": MESSAGE_TYPE}
 
     def close(self) -> None:
         """Close the connection to the aggregator."""
-        self._http.close()
+        self._connection.close()
 
     def settings(self) -> dict[str, Any]:
-        """What to prepare before joining: the tokenizer settings."""
-        response = self._send("GET", "/v1/settings", b"")
+        """What to know before joining: the tokenizer settings, and how large this site's batches are."""
+        content = self._send("GET", "/v1/settings", b"")
         try:
-            return dict(response.json())
+            return dict(json.loads(content))
         except (ValueError, TypeError) as error:
-            raise MessageError(f"/v1/settings is not a JSON object: {response.text[:200]!r}") from error
+            raise MessageError(f"/v1/settings is not a JSON object: {bytes(content[:200])!r}") from error
 
     def join(self, counts: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
-        return decode_message(self._send("POST", "/v1/join", encode_message(counts, {})).content)
+        return decode_message(self._send("POST", "/v1/join", encode_message(counts, {})))
 
     def exchange(
         self, round_number: int, header: Mapping[str, Any], gradients: Tensors
     ) -> tuple[dict[str, Any], Tensors]:
         """Upload a round's update, wait until the round is closed, and return the next round's parameters."""
         body = encode_message(header, gradients)
-        return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", body).content)
+        return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", body))
 
-    def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
+    def _send(self, method: str, path: str, body: bytes) -> bytearray:
         """Send until it is answered. Sending again is safe: an update counts once per site and round."""
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
-                response = self._http.request(method, path, content=body)
-            except httpx.TransportError as error:
+                status, content = self._ask(method, path, body)
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
                 problem = f"{type(error).__name__}: {error}"
             else:
-                if response.is_success:
-                    return response
-                if response.status_code == 409:
-                    raise RoundNotBegun(f"{path} answered 409: {response.text[:500]}", permanent=True)
-                if response.status_code < 500:
-                    raise AggregatorError(
-                        f"{path} answered {response.status_code}: {response.text[:500]}", permanent=True
-                    )
-                problem = f"{response.status_code}: {response.text[:200]}"
+                if status == 200:
+                    return content
+                said = f"{path} answered {status}: {content[:500].decode('utf-8', 'replace')}"
+                if status == 409:
+                    raise RoundNotBegun(said, permanent=True)
+                if status < 500 and status != 408:
+                    raise AggregatorError(said, permanent=True)
+                problem = said
             log.warning("attempt %d of %d at %s failed (%s)", attempt, CONNECT_ATTEMPTS, path, problem)
             time.sleep(min(1.0, 0.1 * attempt))
         raise AggregatorError(
             f"no answer from the aggregator at {path} after {CONNECT_ATTEMPTS} attempts", permanent=False
         )
+
+    def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
+        if not self._connection.sock:
+            self._connection.connect()
+            # The held answer of a round comes when the slowest site has answered, so reading may take long.
+            _socket_of(self._connection).settimeout(HELD_SECONDS)
+        self._connection.request(method, path, body, self._headers)
+        response = self._connection.getresponse()
+        content = bytearray(int(response.headers.get("Content-Length", 0)))
+        view, read = memoryview(content), 0
+        while read < len(content):
+            count = response.readinto(view[read:])
+            if not count:
+                raise ConnectionError("the aggregator left amid an answer")
+            read += count
+        response.read()  # the end, so that the connection can be used again
+        return response.status, content
+
+
+def _socket_of(connection: http.client.HTTPConnection) -> socket.socket:
+    return connection.sock
 
 
 @dataclass(frozen=True)
@@ -141,7 +166,8 @@ class RoundBatches:
 
 def take_part(client: AggregatorClient, data: SiteData) -> int:
     """Take part in a run until it is done; returns the number of rounds this site answered."""
-    tokenizer = make_tokenizer(TokenizerSettings.from_json(client.settings()["tokenizer"]))
+    orders = client.settings()
+    tokenizer = make_tokenizer(TokenizerSettings.from_json(orders["tokenizer"]))
     token_counts = count_tokens((example.text for example in data.train), tokenizer)
     about_us = {
         "samples": len(data.train),
@@ -154,7 +180,7 @@ def take_part(client: AggregatorClient, data: SiteData) -> int:
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
     model = build_model(ModelConfig.from_json(plan["model"]), to_torch(parameters))
     seed = site_seed(plan["seed"], data.site)
-    batches = RoundBatches(len(train), plan["batch_size"], seed)
+    batches = RoundBatches(len(train), orders["batch_size"], seed)
     header, answered = plan, 0
     while not header["done"]:
         round_number = int(header["round"])
@@ -180,8 +206,8 @@ def take_part(client: AggregatorClient, data: SiteData) -> int:
 
 
 def to_torch(parameters: Tensors) -> dict[str, torch.Tensor]:
-    # safetensors reads into memory of its own, so nothing else holds these arrays.
-    return {name: torch.from_numpy(np.require(value, requirements="W")) for name, value in parameters.items()}
+    # A message is read into memory of its own, so nothing else holds these arrays.
+    return {name: torch.from_numpy(value) for name, value in parameters.items()}
 
 
 def measure(model: SentimentLSTM, dataset: Dataset) -> Metrics:
@@ -206,7 +232,6 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s trainer[{options.site}] %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:

@@ -121,7 +121,8 @@ class ServerOptimizer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self._adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+        # Fused: one pass over the memory instead of eight.
+        self._adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
 
     @property
     def steps(self) -> int:
@@ -138,17 +139,14 @@ class ServerOptimizer:
 
         Raises ValueError, changing nothing, when a gradient is missing, misshapen or not finite.
         """
-        self._check(mean_gradients)
+        norm = self._measure(mean_gradients)
         gradients = {name: mean_gradients[name].to(torch.float32) for name in self._parameters}
-        norm = math.sqrt(
-            sum(float(gradient.pow(2).sum(dtype=torch.float64)) for gradient in gradients.values())
-        )
         scale = min(1.0, self.config.clip_norm / norm) if norm > 0 else 1.0
         rate = learning_rate_at(self._steps, self.config)
         for group in self._adam.param_groups:
             group["lr"] = rate
         for name, parameter in self._parameters.items():
-            parameter.grad = gradients[name] * scale
+            parameter.grad = gradients[name] if scale == 1.0 else gradients[name] * scale
         self._adam.step()
         self._steps += 1
         self._follow()
@@ -197,16 +195,20 @@ class ServerOptimizer:
         for name, value in self._parameters.items():
             self._average[name].lerp_(value, 1 - decay)
 
-    def _check(self, gradients: Mapping[str, Tensor]) -> None:
+    def _measure(self, gradients: Mapping[str, Tensor]) -> float:
+        """Give the norm of the whole gradient; raises ValueError for one that does not fit or is not finite."""
         if set(gradients) != set(self._parameters):
             wrong = sorted(set(gradients) ^ set(self._parameters))
             raise ValueError(f"gradients and parameters differ in {', '.join(wrong)}")
+        squares = 0.0
         for name, gradient in gradients.items():
             if gradient.shape != self._parameters[name].shape:
                 expected = tuple(self._parameters[name].shape)
                 raise ValueError(f"gradient of {name} has shape {tuple(gradient.shape)}, expected {expected}")
-            if not bool(torch.isfinite(gradient).all()):
+            if not math.isfinite(norm := float(torch.linalg.vector_norm(gradient, dtype=torch.float64))):
                 raise ValueError(f"gradient of {name} holds a value that is not finite")
+            squares += norm * norm
+        return math.sqrt(squares)
 
 
 def make_server_optimizer(

@@ -1,4 +1,4 @@
-"""The aggregator over real HTTP, in the test's own event loop; the test speaks for the sites."""
+"""The aggregator over real HTTP, in threads of its own; the test speaks for the sites."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from safetensors.numpy import save
 
-from federated.aggregator import MAX_MESSAGE_BYTES, Aggregator, RunFailed, RunServer, create_app
+from federated.aggregator import Aggregator, RunFailed
 from federated.journal import Journal, mend_last_line
 from federated.protocol import (
     ProgressLog,
@@ -30,6 +29,7 @@ from federated.protocol import (
     read_progress,
 )
 from federated.rows import pack_rows
+from federated.server import MAX_MESSAGE_BYTES, AggregatorServer
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
 from ml.model import ModelConfig, build_model
 from ml.tokenizer import TokenizerSettings, make_tokenizer
@@ -104,18 +104,15 @@ async def lead_run(ground: RunGround, **changes: Any) -> AsyncIterator[LedRun]:
     progress = ground.root / "progress.jsonl"
     aggregator = Aggregator(ground.spec(**changes), ground.store, ProgressLog(progress), Journal(ground.root))
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(aggregator, TOKENS)
-    server = RunServer(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    leading = asyncio.create_task(aggregator.lead())
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
-            yield LedRun(aggregator, leading, http, progress)
-    finally:
-        leading.cancel()
-        server.should_exit = True
-        await asyncio.gather(leading, serving, return_exceptions=True)
+    with AggregatorServer(listener, aggregator, TOKENS).serving():
+        leading = asyncio.create_task(asyncio.to_thread(aggregator.lead))
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+                yield LedRun(aggregator, leading, http, progress)
+        finally:
+            aggregator.fail("the test is over")
+            await asyncio.gather(leading, return_exceptions=True)
 
 
 Lead = Callable[..., AbstractAsyncContextManager[LedRun]]
@@ -161,7 +158,13 @@ async def test_anyone_may_ask_whether_the_aggregator_lives(lead: Lead) -> None:
 async def test_settings_tell_a_site_its_name_and_the_tokenizer(lead: Lead) -> None:
     async with lead() as run:
         answer = await run.http.get("/v1/settings", headers={"Authorization": "Bearer token-of-books"})
-        assert answer.json() == {"run": "run-1", "site": "books", "tokenizer": TokenizerSettings().to_json()}
+        assert answer.json() == {
+            "run": "run-1",
+            "site": "books",
+            "tokenizer": TokenizerSettings().to_json(),
+            # its part of the round's batch is its part of all samples
+            "batch_size": round(256 * TRAIN_SAMPLES["books"] / sum(TRAIN_SAMPLES.values())),
+        }
 
 
 async def test_a_site_cannot_speak_for_another(lead: Lead) -> None:
@@ -189,10 +192,6 @@ async def test_training_begins_when_all_sites_have_joined(lead: Lead) -> None:
         first, second = await asyncio.gather(*early)
         assert run.status().phase == "training"
         assert first.header["round"] == second.header["round"] == last.header["round"] == 1
-        # Each site's part of the round's batch is its part of all samples.
-        sizes = [answer.header["batch_size"] for answer in (first, second, last)]
-        total = sum(TRAIN_SAMPLES.values())
-        assert sizes == [round(256 * TRAIN_SAMPLES[site] / total) for site in ("food", "books", "travel")]
 
 
 async def test_the_vocabulary_joins_what_all_sites_counted(lead: Lead) -> None:
@@ -224,7 +223,7 @@ async def test_too_few_sites_fail_the_run_and_the_waiting_one_is_told_why(lead: 
         )
         with pytest.raises(RunFailed, match=r"1 of 3 sites joined .* 2 are needed; missing: books, travel"):
             await run.leading
-        await run.aggregator.fail("not enough sites")
+        run.aggregator.fail("not enough sites")
         response = await waiting
         assert (response.status_code, "not enough sites" in response.text) == (410, True)
         late = await run.post("books", "/v1/rounds/1/update", encode_message({}, {}))
@@ -327,7 +326,7 @@ async def test_a_pause_ends_with_the_runs_deadline_and_the_reason(lead: Lead) ->
             RunFailed, match=r"not done within 1 s \(round 1\); round 1: 1 of 3 .*missing: books"
         ):
             await run.leading
-        await run.aggregator.fail("no quorum")
+        run.aggregator.fail("no quorum")
         assert (await alone).status_code == 410
 
 

@@ -1,0 +1,300 @@
+"""What a round costs beside the sites' own computing, how much memory the aggregator takes, and how fast sites train.
+
+    python -m federated.bench [--rounds N]        (`make bench-federated`)
+
+An aggregator in a process of its own, with a network of 3.5 M parameters; sites that send a gradient they have ready,
+so that all of a round's time is overhead: packing, sending, adding, the optimizer's step, the journal, sending back.
+The throughput is that of real trainers on the bootstrap corpus against central training with as many threads as there
+are cores. The last line is JSON; figures of one run are comparable with each other, not with another machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from rich.console import Console
+
+from federated.launch.local import LocalLauncher
+from federated.partition import partition_by_dirichlet
+from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
+from federated.rows import pack_rows
+from federated.store import FolderStore, open_store
+from federated.trainer import AggregatorClient
+from ml.bootstrap import read_bootstrap_corpus
+from ml.data import encode_dataset
+from ml.model_config import ModelConfig
+from ml.text import split_of
+from ml.tokenizer import TokenizerSettings, make_tokenizer
+from ml.train import train_centrally
+from ml.training_config import FIRST_TRAINING
+from ml.vocabulary import build_vocabulary, count_tokens
+
+TOKENS_KNOWN = 12_000
+NETWORK = ModelConfig(
+    vocabulary_size=0, embedding_dim=256, hidden_dim=128
+)  # 3.5 M parameters with TOKENS_KNOWN
+TOUCHED_ROWS = 1_200  # of the embedding, by a batch of 64 reviews of about 40 words
+WARM_UP_ROUNDS = 5
+SITES = 4
+MANY_SITES = 64
+MANY_SITES_ROUNDS = 6
+THROUGHPUT_ROUNDS = 40
+TOKEN = "only-for-this-benchmark"  # noqa: S105 - of a server on this machine that lives for seconds
+
+
+@dataclass(frozen=True)
+class RoundCosts:
+    """Of one site, over the rounds that count."""
+
+    overhead_ms: float  # median
+    bytes_up: float
+    bytes_down: float
+    aggregator_rss_mb: float  # at its highest
+
+
+def measure_rounds(rounds: int, sites: int, pack: Callable[[Tensors], Tensors]) -> RoundCosts:
+    """Run rounds of ready gradients, `pack`ed by each site, and measure them at the sites and at the aggregator."""
+    with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
+        address: Any = multiprocessing.get_context("spawn").Queue()
+        serving = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(folder, sites, rounds + WARM_UP_ROUNDS, address)
+        )
+        serving.start()
+        try:
+            url = f"http://127.0.0.1:{address.get(timeout=120)}"
+            periods = run_sites(url, sites, pack)
+            peak = peak_rss_mb(serving.pid or 0)
+            record = last_record(Path(folder))
+        finally:
+            serving.terminate()
+            serving.join()
+    counted = periods[WARM_UP_ROUNDS:]
+    return RoundCosts(
+        statistics.median(counted) * 1000, record["bytes_up"] / sites, record["bytes_down"] / sites, peak
+    )
+
+
+def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
+    """The aggregator's process: rounds without end, as far as the sites can tell."""
+    from federated.aggregator import Aggregator
+    from federated.journal import Journal
+    from federated.server import AggregatorServer
+
+    torch.set_num_threads(1)
+    store = FolderStore(Path(folder) / "store")
+    shard = store.put_shard([])
+    spec = RunSpec(
+        run="bench",
+        store_url=store.root.as_uri(),
+        sites={site_name(number): SiteSpec(shard, 10**6, shard, 0) for number in range(sites)},
+        heldout_digest=shard,
+        champion_digest=None,
+        rounds=rounds + 1,  # the last is never answered: nothing is to be concluded
+        deadline_seconds=600,
+    )
+    progress = ProgressLog(Path(folder) / "progress.jsonl")
+    aggregator = Aggregator(spec, store, progress, Journal(Path(folder)), network=NETWORK)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=sites + 8)
+    tokens = {site: f"{TOKEN}-{site}" for site in spec.sites}
+    with AggregatorServer(listener, aggregator, tokens).serving():
+        address.put(listener.getsockname()[1])
+        aggregator.lead()
+
+
+def run_sites(url: str, sites: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
+    """Let the sites answer all rounds, each in a process of its own up to SITES of them; gives one's round times."""
+    if sites <= SITES:
+        context = multiprocessing.get_context("fork")
+        results: Any = context.Queue()
+        others = [
+            context.Process(target=answer_rounds, args=(url, number, pack, results))
+            for number in range(sites)
+        ]
+        for process in others:
+            process.start()
+        periods: list[float] = min((results.get() for _ in others), key=len)
+        for process in others:
+            process.join()
+        return periods
+    collected: list[list[float]] = []
+    threads = [
+        threading.Thread(target=lambda number=number: collected.append(answer(url, number, pack)))
+        for number in range(sites)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return collected[0]
+
+
+def answer_rounds(url: str, number: int, pack: Callable[[Tensors], Tensors], results: Any) -> None:
+    results.put(answer(url, number, pack))
+
+
+def answer(url: str, number: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
+    """Answer every round but the last with a gradient that is ready; gives the seconds of each."""
+    client = AggregatorClient(url, f"{TOKEN}-{site_name(number)}")
+    counts = {f"词{index}": 2 for index in range(TOKENS_KNOWN - 2)}
+    header, parameters = client.join({"token_counts": counts})
+    gradient = make_gradient(parameters, number)
+    batch = {"samples": 64, "loss_sum": 64.0, "correct": 32}
+    periods = []
+    last = header["rounds"] - 1
+    while header["round"] <= last:
+        began = time.perf_counter()
+        header, parameters = client.exchange(int(header["round"]), {"batch": batch}, pack(gradient))
+        periods.append(time.perf_counter() - began)
+    client.close()
+    return periods
+
+
+def make_gradient(parameters: Tensors, seed: int) -> Tensors:
+    """A gradient as a batch of reviews gives it: small numbers, and few rows of the embedding touched."""
+    random = np.random.default_rng(seed)
+    gradient = {
+        name: random.normal(0, 1e-2, value.shape).astype(np.float32) for name, value in parameters.items()
+    }
+    embedding = gradient["embedding.weight"]
+    untouched = np.ones(len(embedding), bool)
+    untouched[random.choice(len(embedding), TOUCHED_ROWS, replace=False)] = False
+    embedding[untouched] = 0
+    return gradient
+
+
+def site_name(number: int) -> str:
+    return f"site-{number}"
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most memory a living process has had (Linux: VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmHWM in /proc: this benchmark needs Linux")
+
+
+def last_record(folder: Path) -> dict[str, Any]:
+    lines = (folder / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [record for record in records if record["kind"] == "round"][-1]
+
+
+# -- Throughput --------------------------------------------------------------------------------------------------
+
+
+def measure_throughput(console: Console) -> float:
+    """Samples a second of SITES real trainers, against one central process with as many threads as cores."""
+    examples = [example for example in read_bootstrap_corpus().examples if split_of(example.text) == "train"]
+    homes = partition_by_dirichlet([example.label for example in examples], sites=SITES, alpha=1.0, seed=0)
+    with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
+        root = Path(folder)
+        store = open_store((root / "store").as_uri())
+        shards = [
+            [{"text": example.text, "label": example.label, "site": site_name(home)}
+             for example, mine in zip(examples, homes, strict=True) if mine == home]
+            for home in range(SITES)
+        ]  # fmt: skip
+        empty = store.put_shard([])
+        spec = RunSpec(
+            run="bench",
+            store_url=store.root.as_uri(),
+            sites={
+                site_name(home): SiteSpec(store.put_shard(shard), len(shard), empty, 0)
+                for home, shard in enumerate(shards)
+            },
+            heldout_digest=store.put_shard(shards[0][:50]),
+            champion_digest=None,
+            rounds=THROUGHPUT_ROUNDS,
+            deadline_seconds=600,
+        )
+        federated = time_run(LocalLauncher(root / "runs", TOKEN), spec, console)
+    tokenizer = make_tokenizer(TokenizerSettings())
+    vocabulary = build_vocabulary(
+        count_tokens((example.text for example in examples), tokenizer), max_size=TOKENS_KNOWN, min_count=2
+    )
+    config = FIRST_TRAINING.with_rounds(THROUGHPUT_ROUNDS)
+    dataset = encode_dataset(examples, tokenizer, vocabulary, config.max_length)
+    torch.set_num_threads(os.cpu_count() or 1)
+    began = time.perf_counter()
+    train_centrally([dataset], ModelConfig(vocabulary_size=len(vocabulary)), config)
+    return (time.perf_counter() - began) / federated
+
+
+def time_run(launcher: LocalLauncher, spec: RunSpec, console: Console) -> float:
+    """Seconds from the first round of a run to its last, as seen from here."""
+    launcher.start(spec)
+    try:
+        began = 0.0
+        with console.status("real trainers"):
+            while True:
+                status = launcher.status(spec.run)
+                if status.phase == "failed":
+                    raise RuntimeError(status.reason)
+                if status.phase == "training" and not began:
+                    began = time.perf_counter()
+                if len(status.rounds) >= THROUGHPUT_ROUNDS:
+                    return time.perf_counter() - began
+                time.sleep(0.02)
+    finally:
+        launcher.stop(spec.run)
+
+
+def unpacked(gradient: Tensors) -> Tensors:
+    return gradient
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m federated.bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=60, help="rounds that count (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    with console.status(f"rounds of {SITES} sites, whole gradients"):
+        dense = measure_rounds(options.rounds, SITES, unpacked)
+    with console.status(f"rounds of {SITES} sites, touched rows"):
+        default = measure_rounds(options.rounds, SITES, pack_rows)
+    with console.status(f"memory with {MANY_SITES} sites"):
+        many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, unpacked)
+    figures = {
+        "params": count_parameters(),
+        "sites": SITES,
+        "round_overhead_ms": {"dense": round(dense.overhead_ms, 1), "default": round(default.overhead_ms, 1)},
+        "throughput_vs_central": round(measure_throughput(console), 3),
+        "bytes_up_per_site_round": {"dense": int(dense.bytes_up), "default": int(default.bytes_up)},
+        "bytes_down_per_site_round": {"dense": int(dense.bytes_down), "default": int(default.bytes_down)},
+        "aggregator_rss_mb": {
+            str(SITES): round(dense.aggregator_rss_mb, 1),
+            str(MANY_SITES): round(many.aggregator_rss_mb, 1),
+        },
+        "flower_round_overhead_ms": None,
+        "cores": psutil.cpu_count(),
+    }
+    print(json.dumps(figures))
+    return 0
+
+
+def count_parameters() -> int:
+    from ml.model import initial_parameters
+
+    network = ModelConfig(TOKENS_KNOWN, NETWORK.embedding_dim, NETWORK.hidden_dim)
+    return sum(value.numel() for value in initial_parameters(network, seed=0).values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
