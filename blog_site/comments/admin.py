@@ -8,6 +8,8 @@ from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.db.models.options import Options
 from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -44,7 +46,7 @@ class PredictionInline(ReadOnlyMixin, admin.TabularInline):
 
 
 class CommentAdmin(admin.ModelAdmin):
-    list_display = ["excerpt", "prediction", "status", "author", "title", "created_at"]
+    list_display = ["excerpt", "prediction", "status", "author", "title", "posted"]
     list_filter = ["status", "article__category"]
     search_fields = ["text", "author__username", "author__display_name", "article__title"]
     # No date_hierarchy: MySQL and MariaDB need their time zone tables loaded for it, and fail without.
@@ -74,6 +76,10 @@ class CommentAdmin(admin.ModelAdmin):
     def title(self, comment: Comment) -> str:
         title = comment.article.title  # short: a whole one would push the columns after it out of sight
         return title if len(title) <= 12 else f"{title[:12]}…"
+
+    @admin.display(description=gettext_lazy("发表时间"), ordering="created_at")
+    def posted(self, comment: Comment) -> str:
+        return date_format(timezone.localtime(comment.created_at), "Y-m-d H:i")
 
     @admin.display(description=gettext_lazy("预测"))
     def prediction(self, comment: Comment) -> str:

@@ -52,7 +52,7 @@ class LabelSourceFilter(admin.SimpleListFilter):
 
 
 class ModeratedCommentAdmin(CommentAdmin):
-    list_display = ["excerpt", "prediction", "current_label", "status", "author", "title", "created_at"]
+    list_display = ["excerpt", "prediction", "current_label", "status", "author", "title", "posted"]
     list_filter = [*CommentAdmin.list_filter, LabelSourceFilter]
     inlines = [*CommentAdmin.inlines, LabelInline]
     actions = ["mark_negative", "mark_neutral", "mark_positive", *CommentAdmin.actions]
