@@ -112,9 +112,15 @@ class GradientSum:
             raise InconsistentUpdates("no update to average")
         scale = 2.0**-FRACTION_BITS / self.samples
         return {
-            name: (total * scale).astype(self._dtype).reshape(self._shapes[name])
+            name: self._scaled(total, scale).reshape(self._shapes[name])
             for name, total in self._totals.items()
         }
+
+    def _scaled(self, total: npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.floating]:
+        scaled = np.empty(len(total), self._dtype)
+        for start in range(0, len(total), _CHUNK):
+            scaled[start : start + _CHUNK] = total[start : start + _CHUNK] * scale
+        return scaled
 
     def clear(self) -> None:
         """Begin anew in the same buffers."""

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from blog_site.comments.models import Sentiment
 from blog_site.labels.services import ImportedSample
-from blog_site.training.federation import partition_by_dirichlet
+from blog_site.training.federation import partition
 from blog_site.training.models import Site
 from blog_site.training.services import sync_sites
 from ml.bootstrap import read_bootstrap_corpus
@@ -133,8 +133,10 @@ def bootstrap_rows() -> list[Row]:
     return [Row(0, example.text, example.label, "") for example in corpus.examples]
 
 
-def assign_sites(rows: Sequence[Row], *, alpha: float, seed: int) -> list[ImportedSample]:
-    """Give rows without a site one of the active sites, with label skew (Dirichlet). Raises CorpusError."""
+def assign_sites(
+    rows: Sequence[Row], *, alpha: float, seed: int, way: str = "dirichlet"
+) -> list[ImportedSample]:
+    """Give rows without a site one of the active sites, in one of `federation.WAYS`. Raises CorpusError."""
     sync_sites()
     known = list(Site.objects.filter(active=True).values_list("slug", flat=True))
     if not known:
@@ -146,9 +148,8 @@ def assign_sites(rows: Sequence[Row], *, alpha: float, seed: int) -> list[Import
                 % {"line": row.line, "site": row.site, "known": "、".join(known)}
             )
     homeless = [index for index, row in enumerate(rows) if not row.site]
-    homes = partition_by_dirichlet(
-        [rows[index].label for index in homeless], sites=len(known), alpha=alpha, seed=seed
-    )
+    labels = [rows[index].label for index in homeless]
+    homes = partition(labels, way=way, sites=len(known), alpha=alpha, seed=seed)
     placed = list(rows)
     for index, home in zip(homeless, homes, strict=True):
         placed[index] = replace(rows[index], site=known[home])

@@ -11,22 +11,25 @@ from django.core.exceptions import ImproperlyConfigured
 
 from federated.launch import Launcher
 from federated.launch.local import LocalLauncher
-from federated.partition import partition_by_dirichlet
+from federated.partition import WAYS, draw_partition, partition, tabulate
 from federated.protocol import RoundRecord, RunSpec, RunStatus, SiteSpec
 from federated.store import FolderStore, StoreError, open_store
 
 __all__ = [
+    "WAYS",
     "RoundRecord",
     "RunSpec",
     "RunStatus",
     "SiteSpec",
     "StoreError",
     "artifact_store",
+    "draw_partition",
     "launcher",
     "launcher_problem",
-    "partition_by_dirichlet",
+    "partition",
     "put_shard",
     "report_file",
+    "tabulate",
 ]
 
 

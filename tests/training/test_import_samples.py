@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,45 @@ def test_an_import_that_is_interrupted_keeps_nothing(corpus: Path, monkeypatch) 
         call_command("import_samples", str(corpus))
     assert len(batches) == 2
     assert not Sample.objects.exists()
+
+
+@pytest.mark.parametrize("way", ["iid", "quantity", "dirichlet"])
+def test_an_import_prints_and_draws_what_each_site_got(
+    corpus: Path, tmp_path: Path, capsys, way: str
+) -> None:
+    make_sites()
+    picture = tmp_path / "sites.png"
+
+    call_command("import_samples", str(corpus), partition=way, plot=picture)
+
+    printed = capsys.readouterr().out
+    counted = {site: Sample.objects.filter(site=site, label="positive").count() for site in SITES}
+    for site, positive in counted.items():
+        assert re.search(rf"{site} .*正面 +{positive}\b", printed), printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_site_with_one_class_is_named(tmp_path: Path, capsys) -> None:
+    make_sites()
+    path = tmp_path / "a.csv"
+    rows = [
+        "好吃,positive,food",
+        "很香,positive,food",
+        "难看,negative,film",
+        "好看,positive,film",
+        "一般,neutral,books",
+    ]
+    path.write_text("\n".join(["text,label,site", *rows]), encoding="utf-8")
+
+    call_command("import_samples", str(path))
+
+    printed = capsys.readouterr().out
+    assert re.search("food .*只有一类", printed)
+    assert re.search("books .*只有一条样本", printed)
+    assert not re.search("film .*只有", printed)
+
+
+def test_a_picture_that_cannot_be_written_is_said(corpus: Path, tmp_path: Path) -> None:
+    make_sites()
+    with pytest.raises(CommandError, match="nowhere/a.png: No such file"):
+        call_command("import_samples", str(corpus), plot=tmp_path / "nowhere" / "a.png")
