@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TypeVar
 
 from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
@@ -341,13 +342,22 @@ def import_samples(*, examples: Iterable[ImportedSample]) -> ImportResult:
     imported = duplicates = 0
     for batch in _chunks(examples, IMPORT_BATCH):
         samples = {f"corpus:{text_digest(example.text)}": example for example in batch}
-        known = set(Sample.objects.filter(key__in=samples).values_list("key", flat=True))
-        new = [_imported_sample(key, example) for key, example in samples.items() if key not in known]
-        # Rows that another import has made since the look are left as they are.
-        Sample.objects.bulk_create(new, ignore_conflicts=True)
+        with transaction.atomic():
+            _wait_for_other_imports()
+            known = set(Sample.objects.filter(key__in=samples).values_list("key", flat=True))
+            new = [_imported_sample(key, example) for key, example in samples.items() if key not in known]
+            Sample.objects.bulk_create(new)
         imported += len(new)
         duplicates += len(batch) - len(new)
     return ImportResult(imported, duplicates)
+
+
+def _wait_for_other_imports() -> None:
+    """Let one transaction import at a time: MySQL and MariaDB end one of two that insert the same keys as deadlocked.
+
+    A row that nobody else locks stands for the table; SQLite lets one transaction write at a time anyway.
+    """
+    list(ContentType.objects.select_for_update().filter(app_label="labels", model="sample"))
 
 
 def _imported_sample(key: str, example: ImportedSample) -> Sample:
