@@ -58,6 +58,7 @@ VOCABULARY_MAX_SIZE = 12_000
 VOCABULARY_MIN_COUNT = 2
 VALIDATE_EVERY_ROUNDS = 30
 CHECKPOINT_EVERY_ROUNDS = 25  # in between, the journal holds each round's gradient
+MAX_ABSENCES = 3
 FAREWELL_SECONDS = 0.5
 
 log = logging.getLogger("federated.aggregator")
@@ -93,6 +94,7 @@ class Aggregator:
         self._changed = threading.Condition()
         self._joined: dict[str, Counter[str]] = {}  # site → its token counts
         self._missing: set[str] = set()
+        self._absences: Counter[str] = Counter()  # site → how often it was waited for in vain
         self._round = 0  # 0 until the sites have joined
         self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
@@ -136,6 +138,7 @@ class Aggregator:
     def announce(self, site: str, token_counts: Mapping[str, int]) -> None:
         """Take a site in; one that comes late, or back, starts in the present round."""
         with self._changed:
+            self._refuse_unreliable(site)
             self._joined[site] = Counter(token_counts)
             self._take_back(site)
             self._changed.notify_all()
@@ -156,6 +159,7 @@ class Aggregator:
             # Sites that an aggregator before this one had wait until it knows where that one was.
             self._changed.wait_for(lambda: not self._resuming or self._failure is not None)
             self._raise_failure()
+            self._refuse_unreliable(update.site)
             if self._round == 0 or update.round > min(self._round, self.config.rounds):
                 raise Refused(
                     409,
@@ -381,8 +385,16 @@ class Aggregator:
     def _leave_out(self, sites: set[str], why: str) -> None:
         if sites:
             self._missing |= sites
+            self._absences.update(sites)
             log.warning("%s %s; going on without", ", ".join(sorted(sites)), why)
             self._write_missing()
+
+    def _refuse_unreliable(self, site: str) -> None:
+        """Each absence has cost everybody a deadline: a site that comes and goes is not taken back for ever."""
+        if self._absences[site] >= MAX_ABSENCES:
+            raise Refused(
+                403, f"{site} has been waited for in vain {MAX_ABSENCES} times and is left out of this run"
+            )
 
     def _take_back(self, site: str) -> None:
         if site in self._missing:

@@ -306,6 +306,26 @@ async def test_a_late_update_is_not_counted_and_brings_its_site_up_to_date(lead:
         assert [set(record.sites) for record in run.status().rounds] == [{"food", "books"}, set(SITES)]
 
 
+async def test_a_site_that_keeps_failing_is_left_out_for_good_and_named(lead: Lead) -> None:
+    async with lead(round_deadline_seconds=0.2) as run:
+        zero = (await run.join_all()).flat_gradient()
+        for number in (1, 2, 3):
+            await asyncio.gather(*(run.answer(site, number, zero) for site in ("food", "books")))
+            if number < 3:
+                assert (await run.join("travel")).header["round"] == number + 1  # back, and silent again
+        for refused in (
+            await run.post("travel", "/v1/join", encode_message({"token_counts": WORDS}, {})),
+            await run.send_update("travel", 4, zero),
+        ):
+            assert (refused.status_code, "travel has been waited for in vain 3 times" in refused.text) == (
+                403,
+                True,
+            )
+        await asyncio.gather(*(run.answer(site, 4, zero) for site in ("food", "books")))
+        assert run.status().rounds[3].seconds < 0.2  # nobody waits for it any more
+        assert run.status().missing_sites == ("travel",)
+
+
 async def test_without_a_quorum_the_run_pauses_and_goes_on_when_there_is_one(lead: Lead) -> None:
     async with lead(round_deadline_seconds=0.3) as run:
         zero = (await run.join_all()).flat_gradient()
