@@ -307,7 +307,7 @@ async def test_a_late_update_is_not_counted_and_brings_its_site_up_to_date(lead:
 
 
 async def test_a_site_that_keeps_failing_is_left_out_for_good_and_named(lead: Lead) -> None:
-    async with lead(round_deadline_seconds=0.2) as run:
+    async with lead(round_deadline_seconds=1.0) as run:
         zero = (await run.join_all()).flat_gradient()
         for number in (1, 2, 3):
             await asyncio.gather(*(run.answer(site, number, zero) for site in ("food", "books")))
@@ -322,12 +322,12 @@ async def test_a_site_that_keeps_failing_is_left_out_for_good_and_named(lead: Le
                 True,
             )
         await asyncio.gather(*(run.answer(site, 4, zero) for site in ("food", "books")))
-        assert run.status().rounds[3].seconds < 0.2  # nobody waits for it any more
+        assert run.status().rounds[3].seconds < 1.0  # nobody waits for it any more
         assert run.status().missing_sites == ("travel",)
 
 
 async def test_without_a_quorum_the_run_pauses_and_goes_on_when_there_is_one(lead: Lead) -> None:
-    async with lead(round_deadline_seconds=0.3) as run:
+    async with lead(round_deadline_seconds=1.0) as run:
         zero = (await run.join_all()).flat_gradient()
         alone = asyncio.create_task(run.answer("food", 1, zero))
         await until(lambda: run.status().phase == "paused")
@@ -339,11 +339,11 @@ async def test_without_a_quorum_the_run_pauses_and_goes_on_when_there_is_one(lea
 
 
 async def test_a_pause_ends_with_the_runs_deadline_and_the_reason(lead: Lead) -> None:
-    async with lead(round_deadline_seconds=0.2, deadline_seconds=1) as run:
+    async with lead(round_deadline_seconds=0.8, deadline_seconds=3) as run:
         zero = (await run.join_all()).flat_gradient()
         alone = asyncio.create_task(run.send_update("food", 1, zero))
         with pytest.raises(
-            RunFailed, match=r"not done within 1 s \(round 1\); round 1: 1 of 3 .*missing: books"
+            RunFailed, match=r"not done within 3 s \(round 1\); round 1: 1 of 3 .*missing: books"
         ):
             await run.leading
         run.aggregator.fail("no quorum")
