@@ -43,12 +43,6 @@ def partition_by_quantity(samples: int, *, sites: int, alpha: float, seed: int) 
     return random.permutation(homes.astype(np.int64))
 
 
-def partition_by_column(values: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Make a site of each value of a column; gives the sites' names, sorted, and the indices."""
-    names, homes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
-    return [str(name) for name in names], homes.astype(np.int64)
-
-
 def partition_by_dirichlet(labels: Sequence[str], *, sites: int, alpha: float, seed: int) -> np.ndarray:
     """Give each sample a site so that the sites' label shares differ (Hsu et al. 2019, arXiv:1909.06335).
 

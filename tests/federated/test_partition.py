@@ -10,7 +10,6 @@ from federated.partition import (
     SiteRow,
     draw_partition,
     partition,
-    partition_by_column,
     partition_by_dirichlet,
     partition_by_quantity,
     partition_iid,
@@ -91,12 +90,6 @@ def test_quantity_skew_makes_sites_of_different_sizes_that_are_alike_in_their_cl
     assert max(row.samples for row in rows) > 3 * min(row.samples for row in rows)
     large = max(rows, key=lambda row: row.samples)
     assert max(large.counts) < 1.5 * min(large.counts)
-
-
-def test_a_column_makes_a_site_of_each_of_its_values() -> None:
-    names, homes = partition_by_column(["书籍", "酒店", "书籍", "水果"])
-    assert [names[home] for home in homes] == ["书籍", "酒店", "书籍", "水果"]
-    assert len(names) == 3
 
 
 def test_a_table_counts_every_site_and_names_what_training_will_not_like() -> None:
