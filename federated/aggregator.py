@@ -39,7 +39,6 @@ from federated.protocol import (
     Tensors,
     Update,
     batch_share,
-    decode_message,
     encode_message,
 )
 from federated.report import conclude_run
@@ -149,8 +148,7 @@ class Aggregator:
             self._changed.wait_for(lambda: self._round > 0 or self._failure is not None)
             self._raise_failure()
             if not self._welcome:
-                _, parameters = decode_message(self._broadcast)
-                self._welcome = encode_message({**self._plan, **self._header()}, parameters)
+                self._welcome = encode_message({**self._plan, **self._header()}, self._parameters())
             return self._send(self._welcome)
 
     def receive(self, update: Update, size_bytes: int) -> None:
@@ -349,10 +347,12 @@ class Aggregator:
         self._answers = {}
         self._sum.clear()
         self._opened = time.monotonic()
-        parameters = {name: value.detach().numpy() for name, value in self._optimizer.parameters.items()}
-        self._broadcast = encode_message(self._header(), parameters)
+        self._broadcast = encode_message(self._header(), self._parameters())
         self._welcome = b""
         self._changed.notify_all()
+
+    def _parameters(self) -> Tensors:
+        return {name: value.detach().numpy() for name, value in self._optimizer.parameters.items()}
 
     def _header(self) -> dict[str, Any]:
         validate = self._round == self.config.rounds or self._round % VALIDATE_EVERY_ROUNDS == 0
@@ -479,9 +479,8 @@ def lead_and_serve(aggregator: Aggregator, server: AggregatorServer) -> int:
             log.exception("the run failed")
         if reason:
             aggregator.fail(reason)
-        time.sleep(
-            FAREWELL_SECONDS
-        )  # let the held requests carry the last answer, or the reason, to the sites
+        # Let the held requests carry the last answer, or the reason, to the sites.
+        time.sleep(FAREWELL_SECONDS)
     return 1 if reason else 0
 
 

@@ -245,10 +245,6 @@ def _follow(run: Run) -> None:
             federation.launcher().stop(run.key())
         return
     record_progress(run, status)
-    # What a paused run waits for stands on its page; it goes when the run goes on.
-    Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
-        state_reason=status.reason if status.phase == "paused" else ""
-    )
     if status.phase == "failed":
         end_run(run, Run.State.FAILED, status.reason)
     elif status.phase == "evaluating" and run.state == Run.State.TRAINING:
@@ -293,8 +289,11 @@ def record_progress(run: Run, status: federation.RunStatus) -> None:
         for record in status.rounds[known:]
     ]
     Round.objects.bulk_create(fresh, ignore_conflicts=True)
-    Run.objects.filter(pk=run.pk).update(
-        rounds_planned=status.rounds_planned or run.rounds_planned, missing_sites=list(status.missing_sites)
+    # Of an active run only: what one that somebody has just ended says of its end must stay.
+    Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
+        rounds_planned=status.rounds_planned or run.rounds_planned,
+        missing_sites=list(status.missing_sites),
+        state_reason=status.reason if status.phase == "paused" else "",  # what it waits for, until it goes on
     )
 
 
@@ -372,24 +371,26 @@ def resume_run(*, run: Run) -> Run:
         raise TrainingError(
             f"训练 {run}（{run.get_state_display()}）不能继续：只有切分好数据、还没有产出模型就失败或中止的训练可以"
         )
-    taken = Run.objects.filter(pk=run.pk, state=Run.State.FAILED)
+    if Run.objects.active() is not None:
+        raise RunActive("另一次训练正在进行，等它结束再继续")
+    # The processes first: a beat that saw the run as training would read in its diary that it has failed.
+    try:
+        federation.launcher().resume(run.key())
+    except LookupError as error:
+        raise TrainingError(f"训练 {run} 不能继续：{error}") from error
     try:
         with transaction.atomic():
-            taken.update(
+            Run.objects.filter(pk=run.pk, state=Run.State.FAILED).update(
                 state=Run.State.TRAINING,
                 state_reason="",
                 active_slot=ONLY,
                 ended_at=None,
                 started_at=timezone.now(),  # its time begins anew
             )
-    except IntegrityError as error:
+    except IntegrityError as error:  # another run was quicker: the database holds one active run
+        federation.launcher().stop(run.key())
         raise RunActive("另一次训练正在进行，等它结束再继续") from error
     run.refresh_from_db()
-    try:
-        federation.launcher().resume(run.key())
-    except LookupError as error:
-        end_run(run, Run.State.FAILED, f"不能继续：{error}")
-        raise TrainingError(f"训练 {run} 不能继续：{error}") from error
     return run
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -96,12 +97,16 @@ class LocalLauncher:
         work_dir = self._runs_dir / run
         if not (work_dir / "run.json").exists():
             raise LookupError(f"{work_dir} holds no run")
-        if read_progress(work_dir / "progress.jsonl").phase == "done":
-            raise LookupError(f"{run} is done")
-        self.stop(run)
-        mend_last_line(work_dir / "progress.jsonl")
-        ProgressLog(work_dir / "progress.jsonl").write("phase", {"phase": "starting"})
-        self._start_processes(self._spec(run))
+        with locked(work_dir, wait=True):
+            phase = self.status(run).phase
+            if phase == "done":
+                raise LookupError(f"{run} is done")
+            if phase != "failed":  # somebody else was quicker
+                return
+            self.stop(run)
+            mend_last_line(work_dir / "progress.jsonl")
+            ProgressLog(work_dir / "progress.jsonl").write("phase", {"phase": "starting"})
+            self._start_processes(self._spec(run))
 
     def _spec(self, run: str) -> RunSpec:
         return RunSpec.from_json((self._runs_dir / run / "run.json").read_text(encoding="utf-8"))
@@ -128,12 +133,9 @@ class LocalLauncher:
         work_dir = self._runs_dir / run
         if not (work_dir / "processes.json").exists():
             return
-        with (work_dir / "healing.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # somebody else is at it
-                return
-            self._heal(run, work_dir)
+        with locked(work_dir, wait=False) as alone:
+            if alone:  # else somebody is at it
+                self._heal(run, work_dir)
 
     def _heal(self, run: str, work_dir: Path) -> None:
         phase = read_progress(work_dir / "progress.jsonl").phase
@@ -193,7 +195,7 @@ class LocalLauncher:
         # Asked before reading: the aggregator's last word may come now. Each `find` also takes an exit status.
         alive = [process.name for process in processes if process.find() is not None]
         status = read_progress(work_dir / "progress.jsonl")
-        if status.phase in ("done", "failed") or "aggregator" in alive:
+        if status.phase in ("done", "failed") or AGGREGATOR in alive:
             return status
         if processes:
             log = work_dir / "aggregator.log"
@@ -217,6 +219,18 @@ class LocalLauncher:
             return []
         recorded = json.loads(path.read_text(encoding="utf-8"))
         return [StartedProcess(**fields) for fields in recorded["processes"]]
+
+
+@contextlib.contextmanager
+def locked(work_dir: Path, *, wait: bool) -> Iterator[bool]:
+    """Keep others from starting the run's processes meanwhile; without `wait`, gives False where somebody does."""
+    with (work_dir / "starting.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def listen(port: int, sites: int) -> socket.socket:

@@ -34,6 +34,7 @@ class ScriptedLauncher:
         self.healed: list[str] = []
         self.resumed: list[str] = []
         self.before_start: Callable[[], object] = lambda: None
+        self.before_resume: Callable[[], object] = lambda: None
         self._looks: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -58,6 +59,7 @@ class ScriptedLauncher:
     def resume(self, run: str) -> None:
         if run not in self._looks:
             raise LookupError(f"{run} was never started")
+        self.before_resume()
         self.resumed.append(run)
 
     def stop(self, run: str) -> None:

@@ -701,3 +701,22 @@ def test_a_run_whose_folder_is_gone_is_not_resumed_and_stays_failed(launcher) ->
 
     run.refresh_from_db()
     assert (run.state, run.active_slot) == (Run.State.FAILED, None)
+
+
+def test_a_beat_amid_a_resumption_does_not_take_the_run_for_failed(ready, launcher) -> None:
+    """Until its processes are started again, the diary says that the run has failed."""
+    good = launcher.script
+    run = advance_run(advance_run(start_run(trigger="command", min_labels=1)))
+    run = abort_run(run=run, reason="by mistake")
+    launcher.script = [RunStatus("failed", "stopped from outside")]
+
+    def beat_then_start() -> None:
+        advance_everything()
+        launcher.script = good
+
+    launcher.before_resume = beat_then_start
+    stopped = len(launcher.stopped)
+
+    assert resume_run(run=run).state == Run.State.TRAINING
+    assert len(launcher.stopped) == stopped
+    assert finish(run).state == Run.State.PROMOTED

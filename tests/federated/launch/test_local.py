@@ -345,6 +345,9 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_as_if_nothing_had_happened(
     assert before.phase == "failed"
 
     ground.launcher.resume(spec.run)
+    resumed = {name: process.pid for name, process in ground.processes(spec.run).items()}
+    ground.launcher.resume(spec.run)  # as by a second click
+    assert {name: process.pid for name, process in ground.processes(spec.run).items()} == resumed
     assert ground.launcher.status(spec.run).phase in ("starting", "training")
     status = ground.wait(spec.run, lambda status: status.phase == "done", "the end of the run")
     assert status.result is not None

@@ -73,7 +73,7 @@ class Command(BaseCommand):
 
     def _show_sites(self, examples: list[ImportedSample], plot: Path | None) -> None:
         """Print, and draw, how many samples of each class the sites got."""
-        sites = sorted(set(Site.objects.filter(active=True).values_list("slug", flat=True)))
+        sites = list(Site.objects.filter(active=True).values_list("slug", flat=True))
         homes = np.array([sites.index(example.site) for example in examples], dtype=np.int64)
         rows = tabulate(homes, [example.label for example in examples], sites=sites, classes=Sentiment.values)
         for row in rows:
