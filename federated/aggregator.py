@@ -21,11 +21,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from federated.averaging import GradientSum, InconsistentUpdates
@@ -42,14 +44,16 @@ from federated.protocol import (
     encode_message,
 )
 from federated.report import conclude_run
-from federated.rows import pack_rows, unpack_rows
+from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
 from federated.server import AggregatorServer, Refused
 from federated.store import FolderStore, StoreError, open_store
+from federated.strategies import CONTROL, STRATEGIES
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
 from ml.model_config import ModelConfig
+from ml.optimizer import ServerOptimizer, learning_rate_at
+from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings
-from ml.train import ServerOptimizer, make_server_optimizer
 from ml.training_config import FIRST_TRAINING, RETRAINING, TrainingConfig
 from ml.vocabulary import Vocabulary, build_vocabulary
 
@@ -84,6 +88,7 @@ class Aggregator:
         self.spec = spec
         self._journal = journal
         self._resuming = journal.exists()
+        self._writer = ThreadPoolExecutor(1, "journal")  # writes while the optimizer steps
         self._store = store
         self._progress = progress
         # More than half of the sites: a run must not become one site's model because the others died.
@@ -98,9 +103,12 @@ class Aggregator:
         self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
         self._plan: dict[str, Any] = {}
+        self._touched: dict[str, np.ndarray] | None = (
+            None  # rows that the last round moved; None if there was none
+        )
         self._shapes: dict[str, tuple[int, ...]] = {}  # of the parameters, once they are known
-        self._broadcast = b""  # the present round's parameters, one buffer for all sites
-        self._welcome = b""  # the same with the plan, for sites that join in this round; made when one does
+        self._changes = b""  # what the last round changed of the parameters, one buffer for all sites
+        self._welcome = b""  # the plan and all parameters, for sites that know less; made when one asks
         self._failure: str | None = None
         self._vocabulary: Vocabulary
         self.records: list[RoundRecord] = []
@@ -108,6 +116,8 @@ class Aggregator:
         self.config: TrainingConfig = FIRST_TRAINING if spec.champion_digest is None else RETRAINING
         if spec.rounds is not None:
             self.config = self.config.with_rounds(spec.rounds)
+        self.config = replace(self.config, **spec.training)
+        self._strategy = STRATEGIES[self.config.strategy]
 
     def _load_champion(self) -> Artifact | None:
         if self.spec.champion_digest is None:
@@ -147,9 +157,15 @@ class Aggregator:
         with self._changed:
             self._changed.wait_for(lambda: self._round > 0 or self._failure is not None)
             self._raise_failure()
-            if not self._welcome:
-                self._welcome = encode_message({**self._plan, **self._header()}, self._parameters())
-            return self._send(self._welcome)
+            return self._send(self._whole())
+
+    def _whole(self) -> bytes:
+        """The plan and all parameters of the present round."""
+        if not self._welcome:
+            self._welcome = encode_message(
+                {**self._plan, **self._header()}, pack_tensors(self._optimizer.parameters)
+            )
+        return self._welcome
 
     def receive(self, update: Update, size_bytes: int) -> None:
         """Take an update. One of an earlier round is not counted: its site goes on from the present one."""
@@ -172,11 +188,14 @@ class Aggregator:
             self._changed.notify_all()
 
     def wait_for_round(self, after: int) -> bytes:
-        """Hold the site until the round is closed; gives the parameters of the one that is open then."""
+        """Hold the site until the round is closed; gives what the next one's parameters are.
+
+        What has changed is enough for a site that knows the round before; one that fell behind gets all.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._round > after or self._failure is not None)
             self._raise_failure()
-            return self._send(self._broadcast)
+            return self._send(self._changes if self._changes and self._round == after + 1 else self._whole())
 
     def _add_once(self, update: Update) -> None:
         """Add the update to the round's sum; of one that is sent again only the first counts."""
@@ -189,10 +208,13 @@ class Aggregator:
         """Refuse more samples than the site has: sample counts are the weights of the average."""
         site = self.spec.sites[update.site]
         validated = 0 if update.validation is None else update.validation.samples
-        if update.batch.samples > site.samples or validated > site.validation_samples:
+        if (
+            update.batch.samples > site.samples * self.config.local_steps
+            or validated > site.validation_samples
+        ):
             raise InconsistentUpdates(
-                f"site {update.site}: claims {update.batch.samples} samples and {validated} for validation, "
-                f"its shards hold {site.samples} and {site.validation_samples}"
+                f"site {update.site}: claims {update.batch.samples} samples in {self.config.local_steps} batches "
+                f"and {validated} for validation, its shards hold {site.samples} and {site.validation_samples}"
             )
 
     def _send(self, message: bytes) -> bytes:
@@ -219,12 +241,17 @@ class Aggregator:
         except (JournalError, OSError) as error:
             raise RunFailed(f"the journal of the run: {error}") from error
         finally:
+            self._writer.shutdown()
             self._journal.close()
         self._conclude()
 
     def _conclude(self) -> None:
         self._progress.write("phase", {"phase": "evaluating"})
-        parameters = {name: value.numpy() for name, value in self._optimizer.final_parameters().items()}
+        parameters = {
+            name: value.numpy()
+            for name, value in self._optimizer.final_parameters().items()
+            if not name.startswith(CONTROL)
+        }
         try:
             result = conclude_run(
                 spec=self.spec,
@@ -279,13 +306,13 @@ class Aggregator:
         self._vocabulary = Vocabulary(header["vocabulary"])
         self._model_config = ModelConfig.from_json(header["model"])
         tensors = {name: torch.from_numpy(value) for name, value in state.items()}
-        self._optimizer = ServerOptimizer.from_state(tensors, self.config)
+        self._optimizer = ServerOptimizer.from_state(tensors, self._strategy.server_config(self.config))
         self._make_room()
         self.records = [RoundRecord(**record) for record in header["records"]]
         self._joined = {site: Counter() for site in header["joined"]} | self._joined
         for entry in self._journal.read_rounds():
             if entry.record["number"] == len(self.records) + 1:
-                self._apply(unpack_rows(entry.gradient, self._shapes), RoundRecord(**entry.record))
+                self._apply(entry.gradient, RoundRecord(**entry.record))
         self._progress.complete(self.records)
         log.info("resuming in round %d", len(self.records) + 1)
         self._resuming = False
@@ -325,19 +352,22 @@ class Aggregator:
                 len(self._vocabulary),
                 self.config.seed + self.spec.seed,
             )
-        self._optimizer = make_server_optimizer(parameters, self.config)
+        self._optimizer = self._strategy.start(parameters, self.config)
         self._make_room()
         self.records = []
 
     def _make_room(self) -> None:
         """Prepare what depends on the parameters' shapes, and what joining sites are told."""
         self._shapes = {name: tuple(value.shape) for name, value in self._optimizer.parameters.items()}
-        self._sum = GradientSum(self._shapes, sites=len(self.spec.sites))
+        self._sum = GradientSum(self._shapes, sites=len(self.spec.sites), rowwise=self._optimizer.rowwise)
         self._plan = {
             "model": self._model_config.to_json(),
             "vocabulary": list(self._vocabulary.tokens),
             "max_length": self.config.max_length,
             "label_smoothing": self.config.label_smoothing,
+            "strategy": self.config.strategy,
+            "local_steps": self.config.local_steps,
+            "encoding": self.config.encoding,
             "seed": self.config.seed + self.spec.seed,
             "rounds": self.config.rounds,
         }
@@ -347,16 +377,27 @@ class Aggregator:
         self._answers = {}
         self._sum.clear()
         self._opened = time.monotonic()
-        self._broadcast = encode_message(self._header(), self._parameters())
-        self._welcome = b""
+        self._changes = self._welcome = b""
+        if self._touched is not None:
+            self._changes = encode_message(self._header(), pack_tensors(self._what_changed(self._touched)))
         self._changed.notify_all()
 
-    def _parameters(self) -> Tensors:
-        return {name: value.detach().numpy() for name, value in self._optimizer.parameters.items()}
+    def _what_changed(self, touched: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """The parameters of a round as far as they differ from those of the round before."""
+        return {
+            name: pick_rows(value, touched[name]) if name in touched else value
+            for name, value in self._optimizer.parameters.items()
+        }
 
     def _header(self) -> dict[str, Any]:
         validate = self._round == self.config.rounds or self._round % VALIDATE_EVERY_ROUNDS == 0
-        return {"round": self._round, "done": self._round > self.config.rounds, "validate": validate}
+        rate = learning_rate_at(self._round - 1, self.config) / self.config.learning_rate
+        return {
+            "round": self._round,
+            "done": self._round > self.config.rounds,
+            "validate": validate,
+            "local_rate": self.config.local_learning_rate * rate,
+        }
 
     def _lead_round(self) -> None:
         self._wait(self._everyone_answered, self.spec.round_deadline_seconds)
@@ -406,11 +447,13 @@ class Aggregator:
         self._progress.write("missing", {"sites": sorted(self._missing), "round": self._round})
 
     def _close_round(self) -> None:
-        averaged = self._sum.average()
+        averaged = self._strategy.weigh(self._sum.average(), self._participation())
         # By name: sums of losses must not depend on who answered first either.
         record = self._record([self._answers[site] for site in sorted(self._answers)])
-        self._journal.append(asdict(record), pack_rows(averaged))  # before it is applied
+        # Whoever dies between the two repeats the round, or replays it; nobody has heard of the next one yet.
+        written = self._writer.submit(self._journal.append, asdict(record), averaged)
         self._apply(averaged, record)
+        written.result()
         self._progress.write("round", asdict(record))
         if record.number % CHECKPOINT_EVERY_ROUNDS == 0:
             self._keep_state()
@@ -418,8 +461,14 @@ class Aggregator:
         self._open_round(self._round + 1)
 
     def _apply(self, averaged: Tensors, record: RoundRecord) -> None:
-        self._optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
+        self._optimizer.step(unpack_tensors(averaged, self._shapes))
+        self._touched = {name: averaged[name + ROWS] for name in self._optimizer.rowwise}
         self.records.append(record)
+
+    def _participation(self) -> float:
+        """The share of all samples whose sites answered this round."""
+        everyone = sum(site.samples for site in self.spec.sites.values())
+        return sum(self.spec.sites[site].samples for site in self._answers) / everyone
 
     def _record(self, updates: list[Update]) -> RoundRecord:
         batch = sum((update.batch for update in updates), NO_METRICS)
@@ -495,7 +544,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=9000)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s aggregator %(message)s")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(threads_of_process())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     spec = RunSpec.from_json(options.spec.read_text(encoding="utf-8"))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from federated.protocol import MessageError, Tensors, Update
-from federated.rows import Part, read_parts
+from federated.rows import ROWS, VALUES, Part, read_parts
 
 SENT_DTYPE = np.dtype(np.float32)  # what sites send
+HALF: Final = np.dtype(np.float16)  # or, where that was agreed on, what they send to spare bytes
 Shapes = Mapping[str, tuple[int, ...]]
 
 FRACTION_BITS: Final = (
@@ -51,7 +52,7 @@ def check_update(
     bound = min(MAX_NORM_PER_SAMPLE * update.batch.samples, SUM_LIMIT / sites)
     for name, part in parts.items():
         values = part.values
-        if (part.rows is None and values.shape != shapes[name]) or values.dtype != dtype:
+        if (part.whole and values.shape != shapes[name]) or values.dtype not in (dtype, HALF):
             raise InconsistentUpdates(
                 f"site {update.site}: {name} is {values.dtype}{values.shape}, "
                 f"wanted {np.dtype(dtype)}{tuple(shapes[name])}"
@@ -70,6 +71,8 @@ def check_update(
 def gradient_norm(gradient: npt.NDArray[np.floating]) -> float:
     """Give the Euclidean norm; NaN or infinity when a number is one, or when squares overflow float32 (1e19)."""
     flat = gradient.reshape(-1)
+    if flat.dtype == HALF:
+        flat = flat.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         return math.sqrt(square) if (square := float(np.dot(flat, flat))) >= 0 else math.nan
 
@@ -78,15 +81,24 @@ class GradientSum:
     """A running sum of the sites' gradient sums, one buffer a tensor however many sites there are.
 
     Fixed-point: each number is rounded once, to a multiple of 2^-42, and integers add exactly; so the sum is the
-    same, bit for bit, in whatever order the updates come.
+    same, bit for bit, in whatever order the updates come. Of matrices named in `rowwise` only the rows are averaged
+    that some site touched.
     """
 
-    def __init__(self, shapes: Shapes, dtype: npt.DTypeLike = SENT_DTYPE, *, sites: int = 1) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        dtype: npt.DTypeLike = SENT_DTYPE,
+        *,
+        sites: int = 1,
+        rowwise: Collection[str] = (),
+    ) -> None:
         """Prepare to add at most `sites` updates of these shapes."""
         self._shapes = dict(shapes)
         self._dtype = np.dtype(dtype)
         self._sites = sites
         self._totals = {name: np.zeros(math.prod(shape), np.int64) for name, shape in self._shapes.items()}
+        self._touched = {name: np.zeros(shapes[name][0], np.bool_) for name in rowwise}
         self.updates = 0
         self.samples = 0
 
@@ -97,24 +109,46 @@ class GradientSum:
             raise InconsistentUpdates(
                 f"site {update.site}: {self._sites} updates were announced, this is one more"
             )
-        for name, total in self._totals.items():
-            part = parts[name]
-            if part.rows is None:
-                _add_fixed_point(total, part.values.reshape(-1))
-            else:
-                total.reshape(self._shapes[name])[part.rows] += _fixed_point(part.values)
+        for name, part in parts.items():
+            self._add_part(name, part)
         self.updates += 1
         self.samples += update.batch.samples
 
+    def _add_part(self, name: str, part: Part) -> None:
+        total, touched = self._totals[name], self._touched.get(name)
+        if part.rows is not None:
+            matrix, few = total.reshape(self._shapes[name]), max(1, _CHUNK // self._shapes[name][1])
+            for start in range(0, len(part.rows), few):
+                rows = part.rows[start : start + few]
+                matrix[rows] += _fixed_point(part.values[start : start + few])
+            if touched is not None:
+                touched[part.rows] = True
+        elif part.indices is not None:
+            total[part.indices] += _fixed_point(part.values)
+            if touched is not None:
+                touched[part.indices // self._shapes[name][1]] = True
+        else:
+            _add_fixed_point(total, part.values.reshape(-1))
+            if touched is not None:
+                touched |= part.values.any(axis=1)
+
     def average(self) -> Tensors:
-        """Give the average gradient over all samples; raises InconsistentUpdates when nothing was added."""
+        """Give the average gradient over all samples, row-wise matrices as their touched rows (see federated.rows).
+
+        Raises InconsistentUpdates when nothing was added.
+        """
         if self.samples == 0:
             raise InconsistentUpdates("no update to average")
         scale = 2.0**-FRACTION_BITS / self.samples
-        return {
-            name: self._scaled(total, scale).reshape(self._shapes[name])
-            for name, total in self._totals.items()
-        }
+        averaged: Tensors = {}
+        for name, total in self._totals.items():
+            if name in self._touched:
+                rows = np.flatnonzero(self._touched[name])
+                averaged[name + ROWS] = rows.astype(np.int32)
+                averaged[name + VALUES] = self._scaled_rows(total.reshape(self._shapes[name]), rows, scale)
+            else:
+                averaged[name] = self._scaled(total, scale).reshape(self._shapes[name])
+        return averaged
 
     def _scaled(self, total: npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.floating]:
         scaled = np.empty(len(total), self._dtype)
@@ -122,10 +156,23 @@ class GradientSum:
             scaled[start : start + _CHUNK] = total[start : start + _CHUNK] * scale
         return scaled
 
+    def _scaled_rows(
+        self, total: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], scale: float
+    ) -> npt.NDArray[np.floating]:
+        scaled = np.empty((len(rows), total.shape[1]), self._dtype)
+        few = max(1, _CHUNK // total.shape[1])
+        for start in range(0, len(rows), few):
+            scaled[start : start + few] = total[rows[start : start + few]] * scale
+        return scaled
+
     def clear(self) -> None:
         """Begin anew in the same buffers."""
-        for total in self._totals.values():
-            total.fill(0)
+        for name, total in self._totals.items():
+            if name in self._touched:
+                total.reshape(self._shapes[name])[self._touched[name]] = 0
+                self._touched[name].fill(False)
+            else:
+                total.fill(0)
         self.updates = self.samples = 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import socket
 import statistics
 import sys
@@ -33,13 +32,14 @@ from rich.console import Console
 from federated.launch.local import LocalLauncher
 from federated.partition import partition_by_dirichlet
 from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
-from federated.rows import pack_rows
+from federated.rows import ROWS, VALUES, apply_changes
 from federated.store import FolderStore, open_store
 from federated.trainer import AggregatorClient
 from ml.bootstrap import read_bootstrap_corpus
 from ml.data import encode_dataset
 from ml.model_config import ModelConfig
 from ml.text import split_of
+from ml.threads import available_cpus
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.train import train_centrally
 from ml.training_config import FIRST_TRAINING
@@ -49,7 +49,7 @@ TOKENS_KNOWN = 12_000
 NETWORK = ModelConfig(
     vocabulary_size=0, embedding_dim=256, hidden_dim=128
 )  # 3.5 M parameters with TOKENS_KNOWN
-TOUCHED_ROWS = 1_200  # of the embedding, by a batch of 64 reviews of about 40 words
+BATCH_WORDS = 64 * 40  # 64 reviews of about 40 words
 WARM_UP_ROUNDS = 5
 SITES = 4
 MANY_SITES = 64
@@ -120,7 +120,7 @@ def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
 def run_sites(url: str, sites: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
     """Let the sites answer all rounds, each in a process of its own up to SITES of them; gives one's round times."""
     if sites <= SITES:
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("spawn")
         results: Any = context.Queue()
         others = [
             context.Process(target=answer_rounds, args=(url, number, pack, results))
@@ -150,16 +150,19 @@ def answer_rounds(url: str, number: int, pack: Callable[[Tensors], Tensors], res
 
 def answer(url: str, number: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
     """Answer every round but the last with a gradient that is ready; gives the seconds of each."""
+    torch.set_num_threads(1)  # as where trainers share a machine
     client = AggregatorClient(url, f"{TOKEN}-{site_name(number)}")
     counts = {f"词{index}": 2 for index in range(TOKENS_KNOWN - 2)}
     header, parameters = client.join({"token_counts": counts})
-    gradient = make_gradient(parameters, number)
+    held = {name: torch.from_numpy(value).clone() for name, value in parameters.items()}
+    gradient = pack(make_gradient(parameters, number))  # as a trainer has it, once it has computed
     batch = {"samples": 64, "loss_sum": 64.0, "correct": 32}
     periods = []
     last = header["rounds"] - 1
     while header["round"] <= last:
         began = time.perf_counter()
-        header, parameters = client.exchange(int(header["round"]), {"batch": batch}, pack(gradient))
+        header, changes = client.exchange(int(header["round"]), {"batch": batch}, gradient)
+        apply_changes(held, changes)
         periods.append(time.perf_counter() - began)
     client.close()
     return periods
@@ -172,8 +175,11 @@ def make_gradient(parameters: Tensors, seed: int) -> Tensors:
         name: random.normal(0, 1e-2, value.shape).astype(np.float32) for name, value in parameters.items()
     }
     embedding = gradient["embedding.weight"]
+    # Words are as frequent as their rank allows (Zipf's law, as Mandelbrot corrected it).
+    frequency = 1 / (np.arange(len(embedding)) + 2.7)
+    words = random.choice(len(embedding), BATCH_WORDS, p=frequency / frequency.sum())
     untouched = np.ones(len(embedding), bool)
-    untouched[random.choice(len(embedding), TOUCHED_ROWS, replace=False)] = False
+    untouched[words] = False
     embedding[untouched] = 0
     return gradient
 
@@ -231,7 +237,7 @@ def measure_throughput(console: Console) -> float:
     )
     config = FIRST_TRAINING.with_rounds(THROUGHPUT_ROUNDS)
     dataset = encode_dataset(examples, tokenizer, vocabulary, config.max_length)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(available_cpus())
     began = time.perf_counter()
     train_centrally([dataset], ModelConfig(vocabulary_size=len(vocabulary)), config)
     return (time.perf_counter() - began) / federated
@@ -256,8 +262,17 @@ def time_run(launcher: LocalLauncher, spec: RunSpec, console: Console) -> float:
         launcher.stop(spec.run)
 
 
-def unpacked(gradient: Tensors) -> Tensors:
-    return gradient
+def whole(gradient: Tensors) -> Tensors:
+    """Send everything, and touch every row, so that everything comes down as well."""
+    return {name: np.where(value == 0, np.float32(1e-6), value) for name, value in gradient.items()}
+
+
+def touched_rows(gradient: Tensors) -> Tensors:
+    """Send of the embedding what the batch has touched, as trainers do."""
+    embedding = gradient["embedding.weight"]
+    rows = np.flatnonzero(embedding.any(axis=1)).astype(np.int32)
+    others = {name: value for name, value in gradient.items() if value is not embedding}
+    return {**others, "embedding.weight" + ROWS: rows, "embedding.weight" + VALUES: embedding[rows]}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -266,11 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     with console.status(f"rounds of {SITES} sites, whole gradients"):
-        dense = measure_rounds(options.rounds, SITES, unpacked)
+        dense = measure_rounds(options.rounds, SITES, whole)
     with console.status(f"rounds of {SITES} sites, touched rows"):
-        default = measure_rounds(options.rounds, SITES, pack_rows)
+        default = measure_rounds(options.rounds, SITES, touched_rows)
     with console.status(f"memory with {MANY_SITES} sites"):
-        many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, unpacked)
+        many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, whole)
     figures = {
         "params": count_parameters(),
         "sites": SITES,

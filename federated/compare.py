@@ -13,24 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from federated.protocol import RunSpec, batch_share, read_progress, site_seed
+from federated.protocol import RunSpec, read_progress
+from federated.simulation import simulate_run
 from federated.store import open_store
 from ml.artifact import load_artifact
-from ml.data import Dataset, collate, encode_dataset, epoch_batches, read_examples
-from ml.model import SentimentLSTM, build_model, initial_parameters
+from ml.data import Dataset, encode_dataset, read_examples
+from ml.model import SentimentLSTM
 from ml.model_config import ModelConfig
 from ml.tokenizer import make_tokenizer
-from ml.train import batch_gradient, evaluate, make_server_optimizer, train_centrally
+from ml.train import evaluate, train_centrally
 from ml.training_config import TrainingConfig
 
 
@@ -68,7 +68,14 @@ def compare(run_dir: Path, console: Console, seeds: int = 5) -> dict[str, Any]:
         for seed in range(first, first + seeds):
             seeded = ground.with_seed(seed)
             if seed != first:
-                federated.append(score(train_site_by_site(seeded, lambda: progress.advance(bar)), ground))
+                federated.append(
+                    score(
+                        simulate_run(
+                            seeded.shards, seeded.network, seeded.config, lambda _: progress.advance(bar)
+                        ),
+                        ground,
+                    )
+                )
             central.append(score(train_pooled(seeded, lambda: progress.advance(bar)), ground))
     return {
         "federated_macro_f1": mean(federated),
@@ -106,34 +113,6 @@ def train_pooled(ground: Ground, on_round: Callable[[], None]) -> SentimentLSTM:
     """Train as if all sites had put their samples into one pot."""
     shards = list(ground.shards.values())
     return train_centrally(shards, ground.network, ground.config, on_round=lambda _round: on_round())
-
-
-def train_site_by_site(ground: Ground, on_round: Callable[[], None]) -> SentimentLSTM:
-    """Train as a run does, each site's batch from its own shard, in this process."""
-    config = ground.config
-    optimizer = make_server_optimizer(initial_parameters(ground.network, config.seed), config)
-    total = sum(map(len, ground.shards.values()))
-    seeds = {site: site_seed(config.seed, site) for site in ground.shards}
-    batches = {
-        site: epoch_batches(len(shard), batch_share(config.global_batch_size, len(shard), total), seeds[site])
-        for site, shard in ground.shards.items()
-    }
-    for number in range(1, config.rounds + 1):
-        results = []
-        for site, shard in ground.shards.items():
-            model = build_model(ground.network, optimizer.parameters).train()
-            torch.manual_seed(seeds[site] + number)
-            results.append(batch_gradient(model, collate(shard, next(batches[site])), config.label_smoothing))
-        samples = sum(result.samples for result in results)
-        optimizer.step(
-            {name: sum_of(result.sums[name] for result in results) / samples for name in results[0].sums}
-        )
-        on_round()
-    return build_model(ground.network, optimizer.final_parameters()).eval()
-
-
-def sum_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(tensors)).sum(dim=0)
 
 
 def score(model: SentimentLSTM, ground: Ground) -> float:

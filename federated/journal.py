@@ -61,7 +61,8 @@ class Journal:
         message = encode_message({"record": record}, gradient)
         if self._file is None:
             self._file = self._rounds.open("ab", buffering=0)
-        self._file.write(_FRAME.pack(_MAGIC, zlib.crc32(message), len(message)) + message)
+        self._file.write(_FRAME.pack(_MAGIC, zlib.crc32(message), len(message)))
+        self._file.write(message)
 
     def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:
         """Give the last whole state. Raises JournalError."""

@@ -192,6 +192,8 @@ class RunSpec:
     rounds: int | None  # None takes what the training configuration says
     deadline_seconds: float  # of all rounds together
     seed: int = 0
+    # What differs from the usual training configuration, by the names of its fields, e.g. {"strategy": "fedavg"}.
+    training: Mapping[str, Any] = field(default_factory=dict)
     join_deadline_seconds: float = 180  # a site that has not joined by then is left out
     round_deadline_seconds: float = 60  # a site that has not answered by then is left out of the round
 

@@ -1,6 +1,9 @@
-"""Matrices of which most rows are zero, such as the gradient of an embedding, as the rows that are not.
+"""Parts of a tensor: the rows or the single numbers of it that a message carries.
 
-Lossless: a matrix `name` of shape (V, E) becomes `name#rows`, int32 (R,) in ascending order, and `name#values`, (R, E).
+Lossless: a matrix `name` of shape (V, E) becomes `name#rows`, int32 (R,) in ascending order, and `name#values`, (R, E):
+the gradient of an embedding, and what changed of it in a round. `name#indices`, int32 (N,) ascending, and
+`name#entries`, (N,), are single numbers of a tensor of any shape, counted in row-major order. What is left out is zero
+in a gradient, and unchanged in parameters.
 """
 
 from __future__ import annotations
@@ -10,68 +13,134 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 
 from federated.protocol import MessageError, Tensors
 
 ROWS: Final = "#rows"
 VALUES: Final = "#values"
-
-
-def pack_rows(tensors: Tensors) -> Tensors:
-    """Replace each matrix by its rows that are not zero, where that at least halves it."""
-    packed: Tensors = {}
-    for name, value in tensors.items():
-        touched = np.flatnonzero(value.any(axis=1)) if value.ndim == 2 else None
-        if touched is None or 2 * len(touched) > len(value):
-            packed[name] = value
-        else:
-            packed[name + ROWS] = touched.astype(np.int32)
-            packed[name + VALUES] = value[touched]
-    return packed
+INDICES: Final = "#indices"
+ENTRIES: Final = "#entries"
+_PAIRS: Final = {ROWS: VALUES, INDICES: ENTRIES}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor as it was sent: whole, or the rows of a matrix that are not zero."""
+    """A tensor as it was sent."""
 
-    rows: np.ndarray | None  # int32 (R,), ascending; None for the whole
-    values: np.ndarray  # the whole tensor, or (R, E)
+    values: np.ndarray  # the whole tensor, its rows (R, E), or its entries (N,)
+    rows: np.ndarray | None = None  # int32 (R,), ascending
+    indices: np.ndarray | None = None  # int32 (N,), ascending
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.rows is None and self.indices is None
+
+
+def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Lay tensors out for a message: sparse ones as the rows that they hold, all others whole."""
+    packed: Tensors = {}
+    for name, value in tensors.items():
+        if value.is_sparse:
+            value = value.coalesce()
+            packed[name + ROWS] = value.indices()[0].cpu().numpy().astype(np.int32)
+            packed[name + VALUES] = value.values().cpu().numpy()
+        else:
+            packed[name] = value.detach().cpu().numpy()
+    return packed
+
+
+def unpack_tensors(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Give back what `pack_tensors` was given: rows as sparse tensors, all others whole. Raises MessageError."""
+    unpacked: dict[str, torch.Tensor] = {}
+    for name, part in read_parts(tensors, shapes).items():
+        values = torch.from_numpy(part.values)
+        if part.rows is not None:
+            rows = torch.from_numpy(part.rows.astype(np.int64))[None]
+            values = torch.sparse_coo_tensor(
+                rows, values, shapes[name], is_coalesced=True, check_invariants=False
+            )
+        unpacked[name] = values
+    return unpacked
+
+
+def pick_rows(value: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """Give some rows of a parameter (V, E) as a sparse tensor."""
+    places = torch.from_numpy(rows.astype(np.int64))
+    return torch.sparse_coo_tensor(
+        places[None], value[places], value.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def apply_changes(parameters: Mapping[str, torch.Tensor], tensors: Tensors) -> None:
+    """Take over parameters that were sent whole or as the rows that changed, in place. Raises MessageError."""
+    parts = read_parts(tensors, {name: tuple(value.shape) for name, value in parameters.items()})
+    if parts.keys() != parameters.keys():
+        raise MessageError(f"parameters missing or unknown: {sorted(parts.keys() ^ parameters.keys())}")
+    for name, part in parts.items():
+        target, values = parameters[name], torch.from_numpy(part.values)
+        if part.rows is not None:
+            target.index_copy_(
+                0, torch.from_numpy(part.rows.astype(np.int64)).to(target.device), values.to(target.device)
+            )
+        elif part.whole and values.shape == target.shape:
+            target.copy_(values)
+        else:
+            raise MessageError(
+                f"parameter {name} has shape {tuple(values.shape)}, expected {tuple(target.shape)}"
+            )
 
 
 def read_parts(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]:
     """Give each tensor of a message under its own name; the shapes of those sent whole are left to the caller.
 
-    Raises MessageError for rows that do not fit their matrix, or are not in ascending order.
+    Raises MessageError for places that do not fit their tensor, or are not in ascending order.
     """
-    parts = {name: Part(None, value) for name, value in tensors.items() if not name.endswith((ROWS, VALUES))}
-    for name in [name.removesuffix(ROWS) for name in tensors if name.endswith(ROWS)]:
-        rows, values, shape = tensors[name + ROWS], tensors.get(name + VALUES), shapes.get(name)
-        if shape is None or len(shape) != 2 or name in parts or values is None:
-            raise MessageError(f"{name}: rows of what is no matrix, or without values, or beside the whole")
-        _check_rows(name, rows, values, shape)
-        parts[name] = Part(rows, values)
-    lonely = [name for name in tensors if name.endswith(VALUES) and name.removesuffix(VALUES) not in parts]
-    if lonely:
-        raise MessageError(f"{', '.join(sorted(lonely))}: values without their rows")
+    suffixes = tuple(_PAIRS) + tuple(_PAIRS.values())
+    parts = {name: Part(value) for name, value in tensors.items() if not name.endswith(suffixes)}
+    for places_suffix, values_suffix in _PAIRS.items():
+        for name in [name.removesuffix(places_suffix) for name in tensors if name.endswith(places_suffix)]:
+            places, values = tensors[name + places_suffix], tensors.get(name + values_suffix)
+            shape = shapes.get(name)
+            if shape is None or name in parts or values is None:
+                raise MessageError(f"{name}: {places_suffix} of an unknown tensor, without values, or twice")
+            parts[name] = (
+                _read_rows(name, places, values, shape)
+                if places_suffix == ROWS
+                else _read_entries(name, places, values, shape)
+            )
+        lonely = [
+            name
+            for name in tensors
+            if name.endswith(values_suffix)
+            and name.removesuffix(values_suffix) + places_suffix not in tensors
+        ]
+        if lonely:
+            raise MessageError(f"{', '.join(sorted(lonely))}: values without their places")
     return parts
 
 
-def unpack_rows(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
-    """Put rows back into matrices of zeros; what was not packed stays as it is. Raises MessageError."""
-    unpacked: Tensors = {}
-    for name, part in read_parts(tensors, shapes).items():
-        unpacked[name] = part.values
-        if part.rows is not None:
-            unpacked[name] = np.zeros(shapes[name], part.values.dtype)
-            unpacked[name][part.rows] = part.values
-    return unpacked
-
-
-def _check_rows(name: str, rows: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    if rows.dtype != np.int32 or rows.ndim != 1 or values.shape != (len(rows), shape[1]):
+def _read_rows(name: str, rows: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> Part:
+    if len(shape) != 2 or rows.dtype != np.int32 or rows.ndim != 1 or values.shape != (len(rows), shape[1]):
         raise MessageError(
-            f"{name}: rows are {rows.dtype}{rows.shape} and values {values.shape}, "
-            f"int32 (R,) and (R, {shape[1]}) are wanted"
+            f"{name}: rows are {rows.dtype}{rows.shape} and values {values.shape} of a tensor {shape}, "
+            "int32 (R,) and (R, E) of a matrix (V, E) are wanted"
         )
-    if len(rows) and (rows[0] < 0 or rows[-1] >= shape[0] or (np.diff(rows) <= 0).any()):
-        raise MessageError(f"{name}: rows must ascend within 0 … {shape[0] - 1}")
+    _check_ascent(name, rows, shape[0])
+    return Part(values, rows=rows)
+
+
+def _read_entries(name: str, indices: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> Part:
+    if indices.dtype != np.int32 or indices.ndim != 1 or values.shape != indices.shape:
+        raise MessageError(
+            f"{name}: indices are {indices.dtype}{indices.shape} and entries {values.shape}, "
+            "int32 (N,) and (N,) are wanted"
+        )
+    _check_ascent(name, indices, int(np.prod(shape, dtype=np.int64)))
+    return Part(values, indices=indices)
+
+
+def _check_ascent(name: str, places: np.ndarray, end: int) -> None:
+    if len(places) and (places[0] < 0 or places[-1] >= end or (np.diff(places) <= 0).any()):
+        raise MessageError(f"{name}: places must ascend within 0 … {end - 1}")

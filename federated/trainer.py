@@ -19,7 +19,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 
+from federated.encoding import Encoder
 from federated.protocol import (
     MESSAGE_TYPE,
     TOKEN_VARIABLE,
@@ -38,12 +39,14 @@ from federated.protocol import (
     encode_message,
     site_seed,
 )
-from federated.rows import pack_rows
-from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, epoch_batches, read_examples
+from federated.rows import apply_changes
+from federated.strategies import CONTROL, STRATEGIES, LocalTraining
+from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, length_batches, read_examples
 from ml.model import SentimentLSTM, build_model
 from ml.model_config import ModelConfig
+from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings, make_tokenizer
-from ml.train import batch_gradient, evaluate
+from ml.train import choose_device, evaluate
 from ml.vocabulary import Vocabulary, count_tokens
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE = 2, 10, 11
@@ -72,6 +75,7 @@ class AggregatorClient:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
+        self._buffer = bytearray()  # what is answered; good until the next request
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": MESSAGE_TYPE}
 
     def close(self) -> None:
@@ -82,7 +86,7 @@ class AggregatorClient:
         """What to know before joining: the tokenizer settings, and how large this site's batches are."""
         content = self._send("GET", "/v1/settings", b"")
         try:
-            return dict(json.loads(content))
+            return dict(json.loads(bytes(content)))
         except (ValueError, TypeError) as error:
             raise MessageError(f"/v1/settings is not a JSON object: {bytes(content[:200])!r}") from error
 
@@ -96,7 +100,7 @@ class AggregatorClient:
         body = encode_message(header, gradients)
         return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", body))
 
-    def _send(self, method: str, path: str, body: bytes) -> bytearray:
+    def _send(self, method: str, path: str, body: bytes) -> memoryview:
         """Send until it is answered. Sending again is safe: an update counts once per site and round."""
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
@@ -107,7 +111,7 @@ class AggregatorClient:
             else:
                 if status == 200:
                     return content
-                said = f"{path} answered {status}: {content[:500].decode('utf-8', 'replace')}"
+                said = f"{path} answered {status}: {str(content[:500], 'utf-8', 'replace')}"
                 if status == 409:
                     raise RoundNotBegun(said, permanent=True)
                 if status < 500 and status != 408:
@@ -119,17 +123,19 @@ class AggregatorClient:
             f"no answer from the aggregator at {path} after {CONNECT_ATTEMPTS} attempts", permanent=False
         )
 
-    def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
+    def _ask(self, method: str, path: str, body: bytes) -> tuple[int, memoryview]:
         if not self._connection.sock:
             self._connection.connect()
             # The held answer of a round comes when the slowest site has answered, so reading may take long.
             _socket_of(self._connection).settimeout(HELD_SECONDS)
         self._connection.request(method, path, body, self._headers)
         response = self._connection.getresponse()
-        content = bytearray(int(response.headers.get("Content-Length", 0)))
-        view, read = memoryview(content), 0
+        size = int(response.headers.get("Content-Length", 0))
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        content, read = memoryview(self._buffer)[:size], 0
         while read < len(content):
-            count = response.readinto(view[read:])
+            count = response.readinto(content[read:])
             if not count:
                 raise ConnectionError("the aggregator left amid an answer")
             read += count
@@ -149,22 +155,23 @@ class SiteData:
 
 
 class RoundBatches:
-    """The batches of a site: that of a round is the same whenever it is asked for, and whoever asks."""
+    """The batches of a site: those of a round are the same whenever they are asked for, and whoever asks."""
 
-    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
-        self._make = functools.partial(epoch_batches, samples, batch_size, seed)
-        self._batches, self._taken = self._make(), 0
+    def __init__(self, make: Callable[[], Iterator[np.ndarray]], steps: int) -> None:
+        """`make` begins the endless row of batches anew; a round takes `steps` of them."""
+        self._make, self._steps = make, steps
+        self._batches, self._taken = make(), 0
 
-    def of_round(self, number: int) -> np.ndarray:
-        """Give the indices of a round's samples, rounds being counted from 1."""
+    def of_round(self, number: int) -> list[np.ndarray]:
+        """Give the indices of the samples of a round's batches, rounds being counted from 1."""
         if number <= self._taken:
             self._batches, self._taken = self._make(), 0
-        skipped = number - 1 - self._taken
+        skipped = (number - 1 - self._taken) * self._steps
         self._taken = number
-        return next(itertools.islice(self._batches, skipped, None))
+        return list(itertools.islice(self._batches, skipped, skipped + self._steps))
 
 
-def take_part(client: AggregatorClient, data: SiteData) -> int:
+def take_part(client: AggregatorClient, data: SiteData, device: torch.device) -> int:
     """Take part in a run until it is done; returns the number of rounds this site answered."""
     orders = client.settings()
     tokenizer = make_tokenizer(TokenizerSettings.from_json(orders["tokenizer"]))
@@ -174,40 +181,45 @@ def take_part(client: AggregatorClient, data: SiteData) -> int:
         "validation_samples": len(data.validation),
         "token_counts": token_counts,
     }
-    plan, parameters = client.join(about_us)
+    plan, tensors = client.join(about_us)
     vocabulary = Vocabulary(plan["vocabulary"])
     train = encode_dataset(data.train, tokenizer, vocabulary, plan["max_length"])
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
-    model = build_model(ModelConfig.from_json(plan["model"]), to_torch(parameters))
+    held = {name: torch.from_numpy(value).to(device, copy=True) for name, value in tensors.items()}
+    parameters = {name: value for name, value in held.items() if not name.startswith(CONTROL)}
+    model = build_model(ModelConfig.from_json(plan["model"]), parameters, copy=False)
+    site = STRATEGIES[plan["strategy"]].site()
+    encoder = Encoder(plan["encoding"])
     seed = site_seed(plan["seed"], data.site)
-    batches = RoundBatches(len(train), orders["batch_size"], seed)
+    batches = RoundBatches(
+        functools.partial(
+            length_batches, train.lengths, orders["batch_size"], seed=seed, order_seed=plan["seed"]
+        ),
+        plan["local_steps"],
+    )
     header, answered = plan, 0
     while not header["done"]:
         round_number = int(header["round"])
-        model.load_state_dict(to_torch(parameters))
         torch.manual_seed(seed + round_number)
-        batch = collate(train, batches.of_round(round_number))
-        gradient = batch_gradient(model.train(), batch, plan["label_smoothing"])
-        update: dict[str, Any] = {
-            "site": data.site,
-            "batch": asdict(Metrics(gradient.samples, gradient.loss_sum, gradient.correct)),
-        }
+        update: dict[str, Any] = {"site": data.site}
         if header["validate"] and len(validation):
             update["validation"] = asdict(measure(model, validation))
-        sums = {name: value.numpy() for name, value in gradient.sums.items()}
+        result = site.compute(
+            model.train(),
+            held,
+            [collate(train, rows) for rows in batches.of_round(round_number)],
+            LocalTraining(header["local_rate"], plan["label_smoothing"]),
+        )
+        update["batch"] = asdict(Metrics(result.samples, result.loss_sum, result.correct))
         try:
-            header, parameters = client.exchange(round_number, update, pack_rows(sums))
+            header, tensors = client.exchange(round_number, update, encoder.encode(result.sums))
         except RoundNotBegun as error:
             log.warning("%s; joining again", error)
-            header, parameters = client.join(about_us)
-            continue
-        answered += 1
+            header, tensors = client.join(about_us)
+        else:
+            answered += 1
+        apply_changes(held, tensors)
     return answered
-
-
-def to_torch(parameters: Tensors) -> dict[str, torch.Tensor]:
-    # A message is read into memory of its own, so nothing else holds these arrays.
-    return {name: torch.from_numpy(value) for name, value in parameters.items()}
 
 
 def measure(model: SentimentLSTM, dataset: Dataset) -> Metrics:
@@ -228,11 +240,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--validation", required=True, type=Path, help="JSONL file of this site's validation samples"
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute; auto takes CUDA where there is one (default)",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s trainer[{options.site}] %(message)s"
     )
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    torch.set_num_threads(threads_of_process())
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:
         log.error("%s is not in the environment: set it to this site's token", TOKEN_VARIABLE)
@@ -243,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InvalidShard(f"{options.shard.name}: holds no sample; cut the shard again")
         log.info("%d training and %d validation samples", len(data.train), len(data.validation))
         with contextlib.closing(AggregatorClient(options.aggregator, token)) as client:
-            answered = take_part(client, data)
+            answered = take_part(client, data, device)
     except (InvalidShard, OSError) as error:
         log.error("the shard cannot be used: %s", error)
         return EXIT_USAGE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ from ml.tokenizer import Tokenizer
 from ml.vocabulary import PAD, Vocabulary
 
 Int64Array = npt.NDArray[np.int64]
+
+LENGTH_PERIOD: Final = 8
+SLICE_SAMPLES: Final = 32
 
 
 class InvalidShard(ValueError):
@@ -132,6 +137,43 @@ def _endless_batches(n: int, size: int, generator: np.random.Generator) -> Itera
             waiting = np.concatenate([waiting, fresh, later])
         yield waiting[:size]
         waiting = waiting[size:]
+
+
+def length_batches(
+    lengths: Int64Array, batch_size: int, *, seed: int, order_seed: int
+) -> Iterator[Int64Array]:
+    """Give indices of batch after batch, for ever, each of texts of a few similar lengths: little of it is padding.
+
+    What `epoch_batches` gives is dealt anew, LENGTH_PERIOD batches at a time. A batch of few samples is of one
+    length, one of many gets long ones with its short ones. Which lengths a batch gets depends on its number and
+    `order_seed` alone: sites that share it compute about equally long in each round, so that none waits.
+    """
+    batches = epoch_batches(len(lengths), batch_size, seed)
+    period = max(1, min(LENGTH_PERIOD, len(lengths) // batch_size))
+    for number in itertools.count():
+        dealt = _deal_by_length(np.concatenate(list(itertools.islice(batches, period))), lengths, period)
+        for index in np.random.default_rng([order_seed, number]).permutation(period):
+            yield dealt[index]
+
+
+def _deal_by_length(rows: Int64Array, lengths: Int64Array, batches: int) -> list[Int64Array]:
+    """Deal rows into batches of the same size: of each slice of similar lengths one to a batch."""
+    longest_first = rows[np.argsort(-lengths[rows], kind="stable")]
+    size = len(rows) // batches
+    dealt: list[list[Int64Array]] = [[] for _ in range(batches)]
+    start = 0
+    for slot, part in enumerate(np.array_split(np.arange(size), slice_count(size))):
+        hands = longest_first[start : start + batches * len(part)].reshape(batches, len(part))
+        start += hands.size
+        # There and back again: who got the longest of one slot gets the shortest of the next.
+        for batch, hand in zip(dealt, hands if slot % 2 == 0 else hands[::-1], strict=True):
+            batch.append(hand)
+    return [np.concatenate(batch) for batch in dealt]
+
+
+def slice_count(samples: int) -> int:
+    """Into how many slices of similar lengths a batch is cut, which go through the network one after another."""
+    return max(1, round(samples / SLICE_SAMPLES))
 
 
 def collate(dataset: Dataset, indices: Sequence[int] | Int64Array) -> Batch:

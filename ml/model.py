@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,18 @@ from torch import Tensor, nn
 from ml.model_config import ModelConfig
 from ml.vocabulary import PAD
 
-__all__ = ["ModelConfig", "SentimentLSTM", "build_model", "extend_vocabulary", "initial_parameters"]
+__all__ = [
+    "ROW_PARAMETERS",
+    "ModelConfig",
+    "SentimentLSTM",
+    "build_model",
+    "extend_vocabulary",
+    "initial_parameters",
+]
+
+ROW_PARAMETERS: Final = frozenset(
+    {"embedding.weight"}
+)  # their gradients are rows: those of the words of a batch
 
 
 class SentimentLSTM(nn.Module):
@@ -25,7 +37,7 @@ class SentimentLSTM(nn.Module):
         super().__init__()
         self.config = config
         width = config.embedding_dim
-        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=PAD)
+        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=PAD, sparse=True)
         self.forward_lstm = nn.LSTM(width, config.hidden_dim, batch_first=True)
         self.backward_lstm = nn.LSTM(width, config.hidden_dim, batch_first=True)
         self.output = nn.Linear(4 * config.hidden_dim, config.classes)
@@ -34,12 +46,14 @@ class SentimentLSTM(nn.Module):
 
     def forward(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
         """Give logits (B, classes) for token_ids (B, T), of whose rows the first lengths (B,) are real."""
-        position = torch.arange(token_ids.shape[1])  # (T,)
+        position = torch.arange(token_ids.shape[1], device=token_ids.device)  # (T,)
         real = position < lengths[:, None]  # (B, T)
         mirrored = torch.where(real, lengths[:, None] - 1 - position, position)
         # Whole dimensions are dropped for a whole text (Gal and Ghahramani 2016, arXiv:1512.05287): dropped value
         # by value, the neighbouring positions would give the dropped ones away.
-        kept = self.embedding_dropout(torch.ones(len(token_ids), 1, self.config.embedding_dim))  # (B, 1, E)
+        kept = self.embedding_dropout(
+            self.output.weight.new_ones(len(token_ids), 1, self.config.embedding_dim)
+        )
         forward = self._read(self.forward_lstm, token_ids, kept)  # (B, T, H)
         # Pooling does not ask for the order of positions, so the mirrored states stay mirrored.
         backward = self._read(self.backward_lstm, token_ids.gather(1, mirrored), kept)
@@ -74,11 +88,14 @@ def initial_parameters(config: ModelConfig, seed: int) -> dict[str, Tensor]:
     return parameters
 
 
-def build_model(config: ModelConfig, parameters: Mapping[str, Tensor]) -> SentimentLSTM:
-    """Make a model that holds copies of `parameters`; raises RuntimeError when names or shapes do not fit."""
+def build_model(config: ModelConfig, parameters: Mapping[str, Tensor], *, copy: bool = True) -> SentimentLSTM:
+    """Make a model that holds copies of `parameters`, or themselves: then it follows what changes them in place.
+
+    Raises RuntimeError when names or shapes do not fit.
+    """
     model = _shape_model(config)
-    copies = {name: value.detach().clone() for name, value in parameters.items()}
-    model.load_state_dict(copies, assign=True)
+    held = {name: value.detach().clone() if copy else value.detach() for name, value in parameters.items()}
+    model.load_state_dict(held, assign=True)
     return model
 
 

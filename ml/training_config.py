@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+StrategyName = Literal["fedsgd", "fedopt", "fedavg", "scaffold"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
+EncodingName = Literal["lossless", "fp16", "topk"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,14 @@ class TrainingConfig:
     averaging_decay: float = 0.98  # of the running average of parameters that becomes the result; 0 for none
     max_length: int = 128  # tokens of a text that the network reads
     seed: int = 20
+    server_optimizer: OptimizerName = "adamw"
+    momentum: float = 0.9  # of "sgd"
+    strategy: StrategyName = "fedsgd"  # see federated/strategies.py
+    local_steps: int = 1  # batches that a site trains on in a round, for strategies that train at the sites
+    local_learning_rate: float = (
+        0.0  # its peak, of plain SGD at the sites; it warms up and decays as the server's
+    )
+    encoding: EncodingName = "lossless"  # of what sites send up, see federated/encoding.py
 
     def to_json(self) -> dict[str, Any]:
         """Give the configuration as a JSON object."""

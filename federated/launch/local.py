@@ -29,6 +29,7 @@ from federated.protocol import (
     read_progress,
 )
 from federated.store import open_store
+from ml.threads import available_cpus
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,8 @@ class LocalLauncher:
         module = ["federated.aggregator", "--spec", str(work_dir / "run.json"), "--work-dir", str(work_dir)]
         command = [*module, "--fd", str(listener.fileno())]
         tokens = {site: self._token(spec.run, site) for site in spec.sites}
-        environment = {TOKENS_VARIABLE: json.dumps(tokens)}
+        # It computes while the sites wait for it, so it may take all processors.
+        environment = {TOKENS_VARIABLE: json.dumps(tokens), "OMP_NUM_THREADS": str(available_cpus())}
         return start_process(AGGREGATOR, command, environment, work_dir, pass_fds=(listener.fileno(),))
 
     def _start_trainer(self, spec: RunSpec, site: str, port: int) -> StartedProcess:
@@ -180,7 +182,9 @@ class LocalLauncher:
         )
         command = ["federated.trainer", "--aggregator", f"http://127.0.0.1:{port}", "--site", site]
         command += ["--shard", str(shard), "--validation", str(validation)]
-        environment = {TOKEN_VARIABLE: self._token(spec.run, site)}
+        # The sites share the machine's cores; and as many threads after a restart as before, for the same sums.
+        threads = str(max(1, available_cpus() // len(spec.sites)))
+        environment = {TOKEN_VARIABLE: self._token(spec.run, site), "OMP_NUM_THREADS": threads}
         return start_process(site, command, environment, self._runs_dir / spec.run)
 
     def _token(self, run: str, site: str) -> str:
@@ -263,13 +267,11 @@ def start_process(
 ) -> StartedProcess:
     """Start `python -m module…` in a session of its own, so that the starter's Ctrl-C does not reach it."""
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
-    # One thread each: the sites share the machine's cores.
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (work_dir / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
             cwd=PACKAGE_ROOT,
-            env={**inherited, **threads, **environment},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

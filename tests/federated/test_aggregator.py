@@ -28,12 +28,13 @@ from federated.protocol import (
     encode_message,
     read_progress,
 )
-from federated.rows import pack_rows
+from federated.rows import apply_changes, pack_tensors
 from federated.server import MAX_MESSAGE_BYTES, AggregatorServer
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
-from ml.model import ModelConfig, build_model
+from ml.model import ROW_PARAMETERS, ModelConfig, build_model
+from ml.optimizer import ServerOptimizer
 from ml.tokenizer import TokenizerSettings, make_tokenizer
-from ml.train import BatchGradient, batch_gradient, make_server_optimizer
+from ml.train import BatchGradient, batch_gradient
 from ml.vocabulary import Vocabulary, count_tokens
 from tests.federated.conftest import SITES, TRAIN_SAMPLES, RunGround, write_reviews
 
@@ -63,6 +64,7 @@ class LedRun:
     leading: asyncio.Task[None]
     http: httpx.AsyncClient
     progress: Path
+    held: dict[str, Tensors]  # what each site holds: it is sent all once, and then what has changed
 
     def status(self) -> RunStatus:
         return read_progress(self.progress)
@@ -74,7 +76,7 @@ class LedRun:
 
     async def join(self, site: str, counts: dict[str, int] | None = None) -> Answer:
         body = encode_message({"token_counts": WORDS if counts is None else counts}, {})
-        return read_answer(await self.post(site, "/v1/join", body))
+        return self.read_answer(site, await self.post(site, "/v1/join", body))
 
     async def join_all(self) -> Answer:
         """All sites join; returns what the first of them got."""
@@ -88,15 +90,20 @@ class LedRun:
         return await self.post(site, f"/v1/rounds/{number}/update", body)
 
     async def answer(self, site: str, number: int, gradients: Tensors, /, **changes: Any) -> Answer:
-        return read_answer(await self.send_update(site, number, gradients, **changes))
+        return self.read_answer(site, await self.send_update(site, number, gradients, **changes))
+
+    def read_answer(self, site: str, response: httpx.Response) -> Answer:
+        assert response.status_code == 200, response.text
+        header, sent = decode_message(bytearray(response.content))
+        if site in self.held and "vocabulary" not in header:
+            held = {name: torch.from_numpy(value.copy()) for name, value in self.held[site].items()}
+            apply_changes(held, sent)
+            sent = {name: value.numpy() for name, value in held.items()}
+        self.held[site] = sent
+        return Answer(header, sent)
 
     async def answer_all(self, number: int, gradients: Tensors) -> Answer:
         return (await asyncio.gather(*(self.answer(site, number, gradients) for site in SITES)))[0]
-
-
-def read_answer(response: httpx.Response) -> Answer:
-    assert response.status_code == 200, response.text
-    return Answer(*decode_message(response.content))
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +116,7 @@ async def lead_run(ground: RunGround, **changes: Any) -> AsyncIterator[LedRun]:
         leading = asyncio.create_task(asyncio.to_thread(aggregator.lead))
         try:
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
-                yield LedRun(aggregator, leading, http, progress)
+                yield LedRun(aggregator, leading, http, progress, {})
         finally:
             aggregator.fail("the test is over")
             await asyncio.gather(leading, return_exceptions=True)
@@ -362,6 +369,7 @@ async def test_an_aggregator_that_died_goes_on_where_it_was(lead: Lead, ground: 
     mend_last_line(ground.root / "progress.jsonl")
 
     async with lead() as again:
+        again.held.update(run.held)
         late = await again.answer("food", 2, up)  # whose answer was lost
         assert late.header["round"] == 3
         for name, value in answers.parameters.items():
@@ -372,21 +380,40 @@ async def test_an_aggregator_that_died_goes_on_where_it_was(lead: Lead, ground: 
         assert (await again.answer_all(3, up)).header["round"] == 4
 
 
-async def test_rows_that_were_touched_are_all_a_site_need_send(lead: Lead) -> None:
+async def test_rows_that_were_touched_are_all_that_goes_up_and_comes_down(lead: Lead) -> None:
     async with lead() as run:
         joined = await run.join_all()
         gradient = joined.flat_gradient()
         gradient["embedding.weight"][2] = 1.0
-        packed = pack_rows(gradient)
-        assert len(encode_message({}, packed)) < len(encode_message({}, gradient))
-        whole = asyncio.create_task(run.answer("food", 1, gradient))
-        rows = await asyncio.gather(*(run.answer(site, 1, packed) for site in ("books", "travel")))
-        assert (await whole).header["round"] == 2
-        moved = rows[0].parameters["embedding.weight"] - joined.parameters["embedding.weight"]
-        assert np.abs(moved[2]).min() > np.abs(np.delete(moved, 2, axis=0)).max()
-        wrong = {**packed, "embedding.weight#rows": np.array([-1], np.int32)}
+        rows = {name: value for name, value in gradient.items() if name != "embedding.weight"}
+        rows["embedding.weight#rows"] = np.array([2], np.int32)
+        rows["embedding.weight#values"] = gradient["embedding.weight"][[2]]
+        sending = [run.send_update(site, 1, rows) for site in ("books", "travel")]
+        whole, *others = await asyncio.gather(run.send_update("food", 1, gradient), *sending)
+        assert {answer.content for answer in others} == {whole.content}
+        header, changes = decode_message(whole.content)
+        assert header["round"] == 2
+        assert changes["embedding.weight#rows"].tolist() == [2]
+        moved = changes["embedding.weight#values"][0] - joined.parameters["embedding.weight"][2]
+        assert np.abs(moved).min() > 0
+        wrong = {**rows, "embedding.weight#rows": np.array([-1], np.int32)}
         refused = await run.send_update("food", 2, wrong)
-        assert (refused.status_code, "rows must ascend" in refused.text) == (422, True)
+        assert (refused.status_code, "places must ascend" in refused.text) == (422, True)
+
+
+async def test_a_site_that_fell_behind_is_sent_all_parameters(lead: Lead) -> None:
+    async with lead(round_deadline_seconds=1.0) as run:
+        joined = await run.join_all()
+        gradient = joined.flat_gradient()
+        for number in (1, 2):
+            gradient["embedding.weight"][number + 1] = 1.0
+            answers = await asyncio.gather(
+                *(run.answer(site, number, gradient) for site in ("books", "travel"))
+            )
+        late = await run.send_update("food", 1, gradient)
+        header, sent = decode_message(late.content)
+        assert header["round"] == 3
+        assert np.array_equal(sent["embedding.weight"], answers[0].parameters["embedding.weight"])
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -430,7 +457,7 @@ async def test_rounds_over_the_wire_arrive_where_central_training_does(lead: Lea
             return batch_gradient(model, collate(shard, range(len(shard))), plan["label_smoothing"])
 
         start = {name: torch.from_numpy(value.copy()) for name, value in joined[0].parameters.items()}
-        central = make_server_optimizer(start, run.aggregator.config)
+        central = ServerOptimizer(start, run.aggregator.config, ROW_PARAMETERS)
         federated = joined[0]
         for number in range(1, 9):
             pooled = take_gradient(central.parameters, pool_datasets(shards))
@@ -441,9 +468,7 @@ async def test_rounds_over_the_wire_arrive_where_central_training_does(lead: Lea
             gradients = [take_gradient(parameters, shard) for shard in shards]
             answers = await asyncio.gather(
                 *(
-                    run.answer(
-                        site, number, {k: v.numpy() for k, v in mine.sums.items()}, samples=mine.samples
-                    )
+                    run.answer(site, number, pack_tensors(mine.sums), samples=mine.samples)
                     for site, mine in zip(SITES, gradients, strict=True)
                 )
             )

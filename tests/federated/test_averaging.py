@@ -18,10 +18,13 @@ from federated.averaging import (
     check_update,
 )
 from federated.protocol import Metrics, Tensors, Update
+from federated.rows import pack_tensors, unpack_tensors
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
-from ml.model import ModelConfig, SentimentLSTM, build_model, initial_parameters
+from ml.model import ROW_PARAMETERS, ModelConfig, SentimentLSTM, build_model, initial_parameters
+from ml.optimizer import ServerOptimizer
 from ml.tokenizer import TokenizerSettings, make_tokenizer
-from ml.train import FIRST_TRAINING, BatchGradient, batch_gradient, make_server_optimizer, train_centrally
+from ml.train import BatchGradient, batch_gradient, train_centrally
+from ml.training_config import FIRST_TRAINING
 from ml.vocabulary import build_vocabulary, count_tokens
 from tests.federated.conftest import SITES, TRAIN_SAMPLES, write_reviews
 
@@ -59,13 +62,13 @@ def take_gradient(model: SentimentLSTM, dataset: Dataset, rows: list[int] | None
 
 
 def as_update(site: str, result: BatchGradient) -> Update:
-    gradients = {name: value.numpy().copy() for name, value in result.sums.items()}
+    gradients = {name: value.to_dense().numpy().copy() for name, value in result.sums.items()}
     return Update(site, 1, gradients, Metrics(result.samples, result.loss_sum, result.correct))
 
 
 def assert_same_direction(averaged: Tensors, pooled: BatchGradient, tolerance: float) -> None:
     for name, total in pooled.sums.items():
-        expected = total.numpy() / pooled.samples
+        expected = total.to_dense().numpy() / pooled.samples
         size = np.linalg.norm(expected)
         assert size > 0, name
         assert np.linalg.norm(averaged[name] - expected) <= tolerance * size, name
@@ -116,14 +119,17 @@ def test_rounds_of_averaged_gradients_are_central_training_on_large_batches(
     assert sum(map(len, shards)) < training.global_batch_size
     central = train_centrally(shards, config, training)
 
-    optimizer = make_server_optimizer(initial_parameters(config, training.seed), training)
+    optimizer = ServerOptimizer(initial_parameters(config, training.seed), training, ROW_PARAMETERS)
+    shapes = {name: tuple(value.shape) for name, value in optimizer.parameters.items()}
+    total = GradientSum(shapes, sites=len(SITES), rowwise=ROW_PARAMETERS)
     for _ in range(training.rounds):
         model = build_model(config, optimizer.parameters).train()
-        updates = [
-            as_update(site, take_gradient(model, shard)) for site, shard in zip(SITES, shards, strict=True)
-        ]
-        averaged = average_gradients(updates)
-        optimizer.step({name: torch.from_numpy(value) for name, value in averaged.items()})
+        total.clear()
+        for site, shard in zip(SITES, shards, strict=True):
+            result = take_gradient(model, shard)
+            batch = Metrics(result.samples, result.loss_sum, result.correct)
+            total.add(Update(site, 1, pack_tensors(result.sums), batch))
+        optimizer.step(unpack_tensors(total.average(), shapes))
 
     start = initial_parameters(config, training.seed)
     for name, value in central.state_dict().items():
@@ -193,6 +199,33 @@ def test_a_refused_update_leaves_the_sum_as_it_was() -> None:
     assert (total.updates, total.samples) == (2, 8)
     for name, value in total.average().items():
         assert np.array_equal(value, untouched.average()[name])
+
+
+@pytest.mark.parametrize("form", ["whole", "rows", "entries", "half"])
+def test_of_a_row_wise_matrix_the_touched_rows_are_averaged_however_they_were_sent(form: str) -> None:
+    shapes = {"embedding.weight": (6, 3)}
+    matrix = np.zeros((6, 3), np.float32)
+    matrix[[1, 4]] = [[1.0, 0.0, -2.0], [0.0, 0.5, 0.0]]
+    flat = np.flatnonzero(matrix)
+    sent: Tensors = {
+        "whole": {"embedding.weight": matrix},
+        "rows": {
+            "embedding.weight#rows": np.array([1, 4], np.int32),
+            "embedding.weight#values": matrix[[1, 4]],
+        },
+        "entries": {
+            "embedding.weight#indices": flat.astype(np.int32),
+            "embedding.weight#entries": matrix.reshape(-1)[flat],
+        },
+        "half": {"embedding.weight": matrix.astype(np.float16)},
+    }[form]
+    total = GradientSum(shapes, sites=2, rowwise=shapes)
+    for _ in range(2):  # cleared in between
+        total.clear()
+        total.add(Update("a", 1, sent, Metrics(2, 1.0, 1)))
+        average = total.average()
+        assert average["embedding.weight#rows"].tolist() == [1, 4]
+        assert np.array_equal(average["embedding.weight#values"], matrix[[1, 4]] / 2)
 
 
 def test_a_sum_takes_no_more_updates_than_it_was_made_for() -> None:

@@ -24,7 +24,8 @@ from ml.data import Dataset, Example, encode_dataset
 from ml.export import export_artifact, model_weights
 from ml.model import ModelConfig, SentimentLSTM
 from ml.tokenizer import Tokenizer, TokenizerSettings, make_tokenizer
-from ml.train import FIRST_TRAINING, train_centrally
+from ml.train import train_centrally
+from ml.training_config import FIRST_TRAINING
 from ml.vocabulary import Vocabulary, build_vocabulary, count_tokens
 
 MAX_LENGTH = 32

@@ -17,6 +17,7 @@ from ml.data import (
     collate,
     encode_dataset,
     epoch_batches,
+    length_batches,
     pool_datasets,
     read_examples,
 )
@@ -118,3 +119,50 @@ def test_a_batch_is_padded_to_its_longest_sample(dataset: Dataset) -> None:
         sample = dataset.token_ids[dataset.offsets[row] : dataset.offsets[row + 1]]
         assert np.array_equal(batch.token_ids[place, :length], sample)
         assert (batch.token_ids[place, length:] == PAD).all()
+
+
+def take(lengths: np.ndarray, size: int, count: int, **seeds: int) -> list[np.ndarray]:
+    made = length_batches(lengths, size, **{"seed": 1, "order_seed": 2, **seeds})
+    return list(itertools.islice(made, count))
+
+
+@given(n=st.integers(1, 400), size=st.integers(1, 120), seed=st.integers(0, 5))
+def test_batches_by_length_hold_what_plain_ones_hold(n: int, size: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 100, n)
+    period = max(1, min(8, n // size))
+    by_length = take(lengths, size, 2 * period, seed=seed)
+    plain = list(itertools.islice(epoch_batches(n, size, seed), 2 * period))
+    assert {len(batch) for batch in by_length} == {min(n, size)}
+    for start in (0, period):
+        ours, theirs = (
+            np.sort(np.concatenate(batches[start : start + period])) for batches in (by_length, plain)
+        )
+        assert np.array_equal(ours, theirs)
+
+
+def padded(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
+    """Positions that go through the network for each real one, slice by slice."""
+    slices = [
+        part
+        for batch in batches
+        for part in np.array_split(np.sort(lengths[batch])[::-1], max(1, round(len(batch) / 32)))
+    ]
+    return sum(len(part) * part.max() for part in slices) / sum(part.sum() for part in slices)
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_batches_by_length_are_mostly_text_and_not_padding(size: int) -> None:
+    lengths = np.random.default_rng(0).geometric(1 / 40, 4_000).clip(1, 128)
+    plain = list(itertools.islice(epoch_batches(4_000, size, 1), 64))
+    assert padded(lengths, take(lengths, size, 64)) < 1.35 < padded(lengths, plain)
+
+
+def test_sites_that_share_the_order_have_long_batches_in_the_same_rounds() -> None:
+    lengths = [np.random.default_rng(seed).geometric(1 / 40, 3_000).clip(1, 128) for seed in range(2)]
+    longest = [
+        [int(mine[batch].max()) for batch in take(mine, 24, 80, seed=seed)]
+        for seed, mine in enumerate(lengths)
+    ]
+    assert np.corrcoef(*longest)[0, 1] > 0.9
+    other = [int(lengths[1][batch].max()) for batch in take(lengths[1], 24, 80, order_seed=9)]
+    assert np.corrcoef(longest[0], other)[0, 1] < 0.5

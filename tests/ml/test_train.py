@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,23 +10,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml.data import Dataset, collate, epoch_batches
-from ml.model import ModelConfig, SentimentLSTM, build_model, initial_parameters
-from ml.train import (
-    FIRST_TRAINING,
-    RETRAINING,
-    RoundProgress,
-    TrainingConfig,
-    batch_gradient,
-    evaluate,
-    learning_rate_at,
-    make_server_optimizer,
-    train_centrally,
-)
+from ml.model import ROW_PARAMETERS, ModelConfig, SentimentLSTM, build_model, initial_parameters
+from ml.optimizer import ServerOptimizer
+from ml.train import RoundProgress, batch_gradient, evaluate, train_centrally
+from ml.training_config import RETRAINING, TrainingConfig
 from ml.vocabulary import Vocabulary
 
 SMALL = TrainingConfig(
     rounds=30, global_batch_size=64, learning_rate=0.02, warmup_rounds=3, label_smoothing=0.0, seed=4
 )
+
+
+def add_up(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 @pytest.fixture
@@ -41,7 +39,8 @@ def model(config: ModelConfig) -> SentimentLSTM:
 
 
 def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    return max(float((ours[name] - theirs[name]).detach().abs().max()) for name in theirs)
+    differences = [(ours[name].detach() - theirs[name].detach()).to_dense() for name in theirs]
+    return max(float(difference.abs().max()) for difference in differences)
 
 
 def test_a_batch_gradient_is_that_of_the_summed_loss_over_all_its_samples(
@@ -65,8 +64,8 @@ def test_gradients_of_sites_add_up_to_that_of_their_union(model: SentimentLSTM, 
     parts = [np.arange(0, 5), np.arange(5, 64), np.arange(64, 90)]
     whole = batch_gradient(model, collate(dataset, np.arange(90)), 0.05)
     sites = [batch_gradient(model, collate(dataset, part), 0.05) for part in parts]
-    summed = {name: sum((site.sums[name] for site in sites), torch.zeros(())) for name in whole.sums}
-    assert largest_difference(summed, whole.sums) < 1e-4
+    summed = {name: sum(site.sums[name].to_dense() for site in sites) for name in whole.sums}
+    assert largest_difference(summed, {name: value.to_dense() for name, value in whole.sums.items()}) < 1e-4
     assert sum(site.samples for site in sites) == whole.samples
     assert sum(site.loss_sum for site in sites) == pytest.approx(whole.loss_sum, rel=1e-5)
 
@@ -84,84 +83,8 @@ def test_taking_a_gradient_changes_no_parameter_and_leaves_none_behind(
 
 def test_the_padding_row_gets_no_gradient(model: SentimentLSTM, dataset: Dataset) -> None:
     found = batch_gradient(model, collate(dataset, np.arange(40)), 0.0)
-    assert not found.sums["embedding.weight"][0].any()
-
-
-def test_the_rate_warms_up_peaks_and_ends_at_its_fraction() -> None:
-    config = replace(SMALL, rounds=100, warmup_rounds=10, learning_rate=1.0, final_rate_fraction=0.1)
-    rates = [learning_rate_at(step, config) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == pytest.approx(1.0)
-    assert max(rates) == pytest.approx(1.0)
-    assert rates[100] == pytest.approx(0.1)
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
-    assert learning_rate_at(5000, config) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("rounds", [1, 3, 5, 25, 1000])
-def test_any_number_of_rounds_makes_a_usable_schedule(rounds: int) -> None:
-    for config in (FIRST_TRAINING.with_rounds(rounds), RETRAINING.with_rounds(rounds)):
-        assert config.rounds == rounds
-        assert config.warmup_rounds < rounds
-        rates = [learning_rate_at(step, config) for step in range(rounds)]
-        assert all(0 < rate <= config.learning_rate for rate in rates)
-
-
-def test_the_gradient_is_clipped_after_averaging(model: SentimentLSTM) -> None:
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    small = {name: torch.full_like(value, 1e-4) for name, value in parameters.items()}
-    large = {name: value * 1e6 for name, value in small.items()}
-    config = replace(SMALL, clip_norm=1e-3, averaging_decay=0.0)
-    steps = []
-    for gradients in (small, large):
-        optimizer = make_server_optimizer(parameters, config)
-        report = optimizer.step(gradients)
-        expected = math.sqrt(sum(float(value.double().pow(2).sum()) for value in gradients.values()))
-        assert report.gradient_norm == pytest.approx(expected, rel=1e-4)
-        steps.append(optimizer.final_parameters())
-    assert largest_difference(steps[0], steps[1]) < 1e-7
-
-
-@pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
-def test_a_gradient_that_does_not_fit_is_refused_and_changes_nothing(
-    model: SentimentLSTM, damage: str
-) -> None:
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    optimizer = make_server_optimizer(parameters, SMALL)
-    gradients = {name: torch.ones_like(value) for name, value in parameters.items()}
-    if damage == "missing":
-        del gradients["output.bias"]
-    elif damage == "shape":
-        gradients["output.bias"] = torch.ones(7)
-    else:
-        gradients["output.bias"][1] = torch.nan
-    with pytest.raises(ValueError, match=r"output\.bias"):
-        optimizer.step(gradients)
-    assert optimizer.steps == 0
-    assert largest_difference(optimizer.parameters, parameters) == 0.0
-
-
-def test_the_result_averages_recent_parameters(model: SentimentLSTM) -> None:
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    optimizer = make_server_optimizer(parameters, replace(SMALL, averaging_decay=0.9, warmup_rounds=0))
-    visited = []
-    for _ in range(4):
-        optimizer.step({name: torch.ones_like(value) for name, value in parameters.items()})
-        visited.append(float(optimizer.parameters["output.bias"][0]))
-    average = float(optimizer.final_parameters()["output.bias"][0])
-    assert min(visited) < average < max(visited)
-    last = make_server_optimizer(parameters, replace(SMALL, averaging_decay=0.0))
-    last.step({name: torch.ones_like(value) for name, value in parameters.items()})
-    assert largest_difference(last.final_parameters(), last.parameters) == 0.0
-
-
-def test_the_optimizer_copies_what_it_starts_from(model: SentimentLSTM) -> None:
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    before = {name: value.clone() for name, value in parameters.items()}
-    make_server_optimizer(parameters, SMALL).step(
-        {name: torch.ones_like(value) for name, value in parameters.items()}
-    )
-    assert largest_difference(parameters, before) == 0.0
+    assert 0 not in found.sums["embedding.weight"].indices()[0]
+    assert len(found.sums["embedding.weight"].indices()[0]) > 1
 
 
 def test_training_learns_its_samples_and_reports_every_round(config: ModelConfig, dataset: Dataset) -> None:
@@ -191,7 +114,7 @@ def test_split_over_sites_without_dropout_training_takes_the_same_steps(
     """Large-batch SGD, whatever the split: gradient sums of sites, added and averaged, give the pooled step."""
     plain = replace(config, dropout=0.0, embedding_dropout=0.0)
     start = initial_parameters(plain, seed=6)
-    pooled, federated = make_server_optimizer(start, SMALL), make_server_optimizer(start, SMALL)
+    pooled, federated = (ServerOptimizer(start, SMALL, ROW_PARAMETERS) for _ in range(2))
     batches = epoch_batches(len(dataset), 64, seed=6)
     for rows in itertools.islice(batches, 3):
         whole = batch_gradient(build_model(plain, pooled.parameters), collate(dataset, rows), 0.0)
@@ -201,7 +124,7 @@ def test_split_over_sites_without_dropout_training_takes_the_same_steps(
             for part in np.split(rows, [7, 40])
         ]
         total = sum(site.samples for site in sites)
-        federated.step({name: sum(site.sums[name] for site in sites) / total for name in start})
+        federated.step({name: add_up([site.sums[name] for site in sites]) / total for name in start})
     # Adam divides by the gradient's size, so where that is rounding noise a step may differ by a step's length.
     far = sum(int(((pooled.parameters[n] - federated.parameters[n]).abs() > 1e-4).sum()) for n in start)
     assert far / sum(value.numel() for value in start.values()) < 0.001
@@ -230,5 +153,5 @@ def test_training_on_nothing_is_refused(config: ModelConfig) -> None:
 
 def test_a_training_configuration_survives_a_round_trip_and_unknown_keys_are_refused() -> None:
     assert TrainingConfig.from_json(RETRAINING.to_json()) == RETRAINING
-    with pytest.raises(ValueError, match="momentum"):
-        TrainingConfig.from_json({**RETRAINING.to_json(), "momentum": 0.9})
+    with pytest.raises(ValueError, match="patience"):
+        TrainingConfig.from_json({**RETRAINING.to_json(), "patience": 3})
