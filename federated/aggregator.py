@@ -50,7 +50,7 @@ from federated.store import FolderStore, StoreError, open_store
 from federated.strategies import CONTROL, STRATEGIES
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
-from ml.model_config import ModelConfig
+from ml.model_config import FIRST_NETWORK, ModelConfig
 from ml.optimizer import ServerOptimizer, learning_rate_at
 from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings
@@ -93,7 +93,7 @@ class Aggregator:
         self._progress = progress
         # More than half of the sites: a run must not become one site's model because the others died.
         self._min_sites = min_sites if min_sites is not None else len(spec.sites) // 2 + 1
-        self._network = network or ModelConfig(vocabulary_size=0)
+        self._network = network or FIRST_NETWORK
         self._champion = self._load_champion()
         self._changed = threading.Condition()
         self._joined: dict[str, Counter[str]] = {}  # site → its token counts

@@ -98,7 +98,7 @@ class GradientSum:
         self._dtype = np.dtype(dtype)
         self._sites = sites
         self._totals = {name: np.zeros(math.prod(shape), np.int64) for name, shape in self._shapes.items()}
-        self._touched = {name: np.zeros(shapes[name][0], np.bool_) for name in rowwise}
+        self._touched = {name: np.zeros(shapes[name][0], np.bool_) for name in rowwise if name in shapes}
         self.updates = 0
         self.samples = 0
 

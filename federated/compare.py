@@ -41,6 +41,7 @@ class Ground:
     shards: Mapping[str, Dataset]  # by site
     heldout: Dataset
     network: ModelConfig
+    words: tuple[str, ...]  # of the vocabulary
     config: TrainingConfig
 
     def with_seed(self, seed: int) -> Ground:
@@ -68,14 +69,7 @@ def compare(run_dir: Path, console: Console, seeds: int = 5) -> dict[str, Any]:
         for seed in range(first, first + seeds):
             seeded = ground.with_seed(seed)
             if seed != first:
-                federated.append(
-                    score(
-                        simulate_run(
-                            seeded.shards, seeded.network, seeded.config, lambda _: progress.advance(bar)
-                        ),
-                        ground,
-                    )
-                )
+                federated.append(score(train_by_sites(seeded, lambda: progress.advance(bar)), ground))
             central.append(score(train_pooled(seeded, lambda: progress.advance(bar)), ground))
     return {
         "federated_macro_f1": mean(federated),
@@ -106,13 +100,23 @@ def read_ground(spec: RunSpec, report: Mapping[str, Any]) -> Ground:
         return encode_dataset(examples, tokenizer, artifact.vocabulary, config.max_length)
 
     shards = {site: read(shard.shard_digest) for site, shard in spec.sites.items()}
-    return Ground(shards, read(spec.heldout_digest), artifact.network, config)
+    return Ground(shards, read(spec.heldout_digest), artifact.network, artifact.vocabulary.tokens, config)
+
+
+def train_by_sites(ground: Ground, on_round: Callable[[], None]) -> SentimentLSTM:
+    """Train as a run does, each site's batches from its own shard."""
+    return simulate_run(ground.shards, ground.network, ground.config, ground.words, lambda _round: on_round())
 
 
 def train_pooled(ground: Ground, on_round: Callable[[], None]) -> SentimentLSTM:
     """Train as if all sites had put their samples into one pot."""
-    shards = list(ground.shards.values())
-    return train_centrally(shards, ground.network, ground.config, on_round=lambda _round: on_round())
+    return train_centrally(
+        list(ground.shards.values()),
+        ground.network,
+        ground.config,
+        words=ground.words,
+        on_round=lambda _round: on_round(),
+    )
 
 
 def score(model: SentimentLSTM, ground: Ground) -> float:

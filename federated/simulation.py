@@ -6,7 +6,7 @@ the same sums and the same steps; only the sites' texts need not lie apart here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +33,18 @@ class SimulatedRound:
     bytes_down: int
     optimizer: ServerOptimizer
 
-    def model(self, network: ModelConfig) -> SentimentLSTM:
-        """Give the model that the run would end with here, in evaluation mode."""
-        return build_model(network, final_parameters(self.optimizer)).eval()
-
 
 def simulate_run(
     shards: Mapping[str, Dataset],
     network: ModelConfig,
     config: TrainingConfig,
+    words: Sequence[str] = (),
     on_round: Callable[[SimulatedRound], None] | None = None,
 ) -> SentimentLSTM:
     """Train over sites as a run does, one site after another; gives the model in evaluation mode.
 
-    Sites without a sample take no part. Seeds torch's global generator. Raises ValueError when no site has one.
+    Sites without a sample take no part. `words` are the vocabulary's tokens, see `ml.model.build_model`. Seeds torch's
+    global generator. Raises ValueError when no site has a sample.
     """
     shards = {site: shard for site, shard in sorted(shards.items()) if len(shard)}
     if not shards:
@@ -69,7 +67,7 @@ def simulate_run(
         for site, shard in shards.items()
     }
     parameters = {name: value for name, value in optimizer.parameters.items() if not name.startswith(CONTROL)}
-    model = build_model(network, parameters, copy=False)
+    model = build_model(network, parameters, words=words, copy=False)
     for number in range(1, config.rounds + 1):
         rate = learning_rate_at(number - 1, config) / config.learning_rate * config.local_learning_rate
         total.clear()
@@ -89,7 +87,7 @@ def simulate_run(
         if on_round is not None:
             bytes_down = size_of(averaged) * len(shards)  # what has changed stands at the same places
             on_round(SimulatedRound(number, seen, bytes_up, bytes_down, optimizer))
-    return build_model(network, final_parameters(optimizer)).eval()
+    return build_model(network, final_parameters(optimizer), words=words).eval()
 
 
 def final_parameters(optimizer: ServerOptimizer) -> dict[str, torch.Tensor]:

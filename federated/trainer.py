@@ -187,7 +187,7 @@ def take_part(client: AggregatorClient, data: SiteData, device: torch.device) ->
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
     held = {name: torch.from_numpy(value).to(device, copy=True) for name, value in tensors.items()}
     parameters = {name: value for name, value in held.items() if not name.startswith(CONTROL)}
-    model = build_model(ModelConfig.from_json(plan["model"]), parameters, copy=False)
+    model = build_model(ModelConfig.from_json(plan["model"]), parameters, words=vocabulary.tokens, copy=False)
     site = STRATEGIES[plan["strategy"]].site()
     encoder = Encoder(plan["encoding"])
     seed = site_seed(plan["seed"], data.site)

@@ -47,7 +47,6 @@ _OPSET: Final = 17
 _IR_VERSION: Final = (
     8  # of the same age as the opset; onnx would write its newest, which older runtimes refuse
 )
-_BELOW_ANY_STATE: Final = -2.0  # an LSTM's states lie between -1 and 1
 
 
 def model_weights(model: SentimentLSTM) -> Weights:
@@ -74,9 +73,11 @@ def export_artifact(
     _check_weights(weights, config, vocabulary)
     arrays = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
     model = build_model(
-        config, {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+        config,
+        {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
+        words=vocabulary.tokens,
     ).eval()
-    graph = build_onnx(arrays, config)
+    graph = build_onnx(model)
     encoder = TextEncoder(tokenizer, vocabulary, max_length)
     parity = check_parity(model, graph, encoder, [*GOLDEN_TEXTS, *parity_texts])
     if parity.max_abs_difference > MAX_DIFFERENCE or not parity.same_labels:
@@ -116,13 +117,17 @@ def check_parity(
     return Parity(math.ceil(difference * 1e6) / 1e6, same, len(texts))
 
 
-def build_onnx(weights: Mapping[str, npt.NDArray[np.float32]], config: ModelConfig) -> bytes:
+def build_onnx(model: SentimentLSTM) -> bytes:
     """Build the network as an ONNX graph, the same bytes for the same weights.
 
-    Inputs: token_ids (batch, time) and lengths (batch), int64. Output: probabilities (batch, classes),
-    float32. Written node by node: no tracer is needed, and lengths become the LSTM's own sequence_lens.
+    Inputs: token_ids (batch, time) and lengths (batch), int64. Output: probabilities (batch, classes), float32. Written
+    node by node: no tracer is needed, and lengths become the LSTM's own sequence_lens. A word's subwords are added to
+    its vector once, here: serving looks up one row a word.
     """
-    constants = _graph_constants(weights)
+    config = model.config
+    with torch.no_grad():
+        vectors = model.word_vectors(torch.arange(config.vocabulary_size)).numpy()
+    constants = _graph_constants(model_weights(model), vectors)
     graph = helper.make_graph(
         _graph_nodes(config),
         "sentiment",
@@ -142,27 +147,29 @@ def build_onnx(weights: Mapping[str, npt.NDArray[np.float32]], config: ModelConf
     return graph_bytes
 
 
-def _graph_constants(weights: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[Any]]:
+def _graph_constants(
+    weights: Mapping[str, npt.NDArray[np.float32]], vectors: npt.NDArray[np.float32]
+) -> dict[str, npt.NDArray[Any]]:
     directions = ("forward_lstm", "backward_lstm")
     bias_pairs = [
         np.concatenate([_onnx_gates(weights[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")])
         for name in directions
     ]
     return {
-        "embedding": weights["embedding.weight"],  # (V, E)
+        "embedding": vectors,  # (V, E)
         "W": np.stack([_onnx_gates(weights[f"{name}.weight_ih_l0"]) for name in directions]),  # (2, 4H, E)
         "R": np.stack([_onnx_gates(weights[f"{name}.weight_hh_l0"]) for name in directions]),  # (2, 4H, H)
         "B": np.stack(bias_pairs),  # (2, 8H)
-        "output_weight": weights["output.weight"],  # (classes, 4H)
+        "output_weight": weights["output.weight"],  # (classes, 2 (2H + E))
         "output_bias": weights["output.bias"],  # (classes,)
         "zero": np.array(0, np.int64),
         "one": np.array(1, np.int64),
         "axis_0": np.array([0], np.int64),
         "axis_1": np.array([1], np.int64),
-        "axes_1_3": np.array([1, 3], np.int64),
-        "below_any_state": np.array(_BELOW_ANY_STATE, np.float32),
+        "axis_2": np.array([2], np.int64),
+        "lowest": np.array(np.finfo(np.float32).min, np.float32),
         "nothing": np.array(0.0, np.float32),
-        "flat": np.array([0, -1], np.int64),
+        "states_of_position": np.array([0, 0, -1], np.int64),
     }
 
 
@@ -190,19 +197,18 @@ def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
         node("Range", ["zero", "steps", "one"], ["position"]),  # (T,)
         node("Unsqueeze", ["position", "axis_1"], ["position_column"]),  # (T, 1)
         node("Less", ["position_column", "lengths"], ["real"]),  # (T, B)
-        node("Unsqueeze", ["real", "axes_1_3"], ["mask"]),  # (T, 1, B, 1)
-        node("Where", ["mask", "states", "below_any_state"], ["states_or_low"]),
-        node("ReduceMax", ["states_or_low"], ["highest"], axes=[0], keepdims=0),  # (2, B, H)
-        node("Where", ["mask", "states", "nothing"], ["states_or_zero"]),
-        node("ReduceSum", ["states_or_zero", "axis_0"], ["sum"], keepdims=0),  # (2, B, H)
+        node("Unsqueeze", ["real", "axis_2"], ["mask"]),  # (T, B, 1)
+        node("Transpose", ["states"], ["states_by_text"], perm=[0, 2, 1, 3]),  # (T, B, 2, H)
+        node("Reshape", ["states_by_text", "states_of_position"], ["both_states"]),  # (T, B, 2H)
+        node("Concat", ["both_states", "embedded"], ["read"], axis=2),  # (T, B, 2H + E)
+        node("Where", ["mask", "read", "lowest"], ["read_or_low"]),
+        node("ReduceMax", ["read_or_low"], ["highest"], axes=[0], keepdims=0),  # (B, 2H + E)
+        node("Where", ["mask", "read", "nothing"], ["read_or_zero"]),
+        node("ReduceSum", ["read_or_zero", "axis_0"], ["sum"], keepdims=0),  # (B, 2H + E)
         node("Cast", ["lengths"], ["lengths_float"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
-        node("Div", ["sum", "length_column"], ["mean"]),  # (2, B, H)
-        node("Transpose", ["highest"], ["highest_rows"], perm=[1, 0, 2]),
-        node("Reshape", ["highest_rows", "flat"], ["highest_flat"]),  # (B, 2H)
-        node("Transpose", ["mean"], ["mean_rows"], perm=[1, 0, 2]),
-        node("Reshape", ["mean_rows", "flat"], ["mean_flat"]),  # (B, 2H)
-        node("Concat", ["highest_flat", "mean_flat"], ["pooled"], axis=1),  # (B, 4H)
+        node("Div", ["sum", "length_column"], ["mean"]),  # (B, 2H + E)
+        node("Concat", ["highest", "mean"], ["pooled"], axis=1),  # (B, 2 (2H + E))
         node("Gemm", ["pooled", "output_weight", "output_bias"], ["logits"], transB=1),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]

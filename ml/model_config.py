@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from ml.label_set import LABELS
 
@@ -16,9 +16,11 @@ class ModelConfig:
     vocabulary_size: int
     embedding_dim: int = 64
     hidden_dim: int = 64
+    subword_buckets: int = 0  # rows that words share by their characters, see ml/subwords.py; 0 for none
     classes: int = len(LABELS)
-    dropout: float = 0.4  # of the pooled states
+    dropout: float = 0.4  # of what is pooled
     embedding_dropout: float = 0.3  # of the embedding's dimensions, for a text at a time
+    token_dropout: float = 0.2  # of whole words
 
     def to_json(self) -> dict[str, Any]:
         """Give the configuration as a JSON object."""
@@ -31,3 +33,6 @@ class ModelConfig:
         if wrong:
             raise ValueError(f"network configuration: keys missing or unknown: {', '.join(sorted(wrong))}")
         return cls(**document)
+
+
+FIRST_NETWORK: Final = ModelConfig(vocabulary_size=0, subword_buckets=2**14)  # once its vocabulary is known

@@ -61,9 +61,9 @@ class ServerOptimizer:
     def __init__(
         self, parameters: Mapping[str, Tensor], config: TrainingConfig, rowwise: Collection[str] = ()
     ) -> None:
-        """Start from copies of `parameters`; those named in `rowwise` take sparse gradients, rows along dim 0."""
+        """Start from copies of `parameters`; those of them in `rowwise` take sparse gradients, rows along dim 0."""
         self.config = config
-        self.rowwise = frozenset(rowwise)
+        self.rowwise = frozenset(rowwise) & parameters.keys()
         self._parameters = {
             name: value.detach().to(torch.float32, copy=True) for name, value in parameters.items()
         }

@@ -113,12 +113,14 @@ def train_centrally(
     model_config: ModelConfig,
     training_config: TrainingConfig,
     *,
+    words: Sequence[str] = (),
     start: Mapping[str, Tensor] | None = None,
     on_round: Callable[[RoundProgress], None] | None = None,
 ) -> SentimentLSTM:
     """Train on all sites' samples pooled in one process, with the arithmetic of a federated run.
 
-    `start` are the parameters of an earlier model (warm start); without them they are drawn. Gives the model
+    `start` are the parameters of an earlier model (warm start); without them they are drawn. `words` are the
+    vocabulary's tokens, see `build_model`. Gives the model
     in evaluation mode. Seeds torch's global generator. Raises ValueError when there is no sample.
     """
     pooled = pool_datasets(datasets)
@@ -126,7 +128,7 @@ def train_centrally(
     parameters = start or initial_parameters(model_config, seed)
     optimizer = ServerOptimizer(parameters, training_config, ROW_PARAMETERS)
     batches = length_batches(pooled.lengths, training_config.global_batch_size, seed=seed, order_seed=seed)
-    model = build_model(model_config, optimizer.parameters, copy=False).train()
+    model = build_model(model_config, optimizer.parameters, words=words, copy=False).train()
     torch.manual_seed(seed)
     for number in range(1, training_config.rounds + 1):
         result = batch_gradient(model, collate(pooled, next(batches)), training_config.label_smoothing)
@@ -134,4 +136,4 @@ def train_centrally(
         if on_round is not None:
             loss, accuracy = result.loss_sum / result.samples, result.correct / result.samples
             on_round(RoundProgress(number, training_config.rounds, loss, accuracy, report))
-    return build_model(model_config, optimizer.final_parameters()).eval()
+    return build_model(model_config, optimizer.final_parameters(), words=words).eval()

@@ -10,7 +10,7 @@ from ml.tokenizer import Tokenizer
 
 PAD: Final = 0
 UNK: Final = 1
-_RESERVED: Final = ("<pad>", "<unk>")
+RESERVED: Final = ("<pad>", "<unk>")
 
 
 class Vocabulary:
@@ -18,8 +18,8 @@ class Vocabulary:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         """Take tokens in id order, the reserved ones first; raises ValueError when they are not so."""
-        if tuple(tokens[: len(_RESERVED)]) != _RESERVED:
-            raise ValueError(f"a vocabulary starts with {_RESERVED}, this one with {tuple(tokens[:2])!r}")
+        if tuple(tokens[: len(RESERVED)]) != RESERVED:
+            raise ValueError(f"a vocabulary starts with {RESERVED}, this one with {tuple(tokens[:2])!r}")
         self.tokens: tuple[str, ...] = tuple(tokens)
         self._ids = {token: index for index, token in enumerate(self.tokens)}
         if len(self._ids) != len(self.tokens):
@@ -76,7 +76,7 @@ def build_vocabulary(
     of it keeps its id and new ones are appended after them, so that a trained embedding keeps its rows; a
     base larger than `max_size` stays as it is.
     """
-    known = base.tokens if base is not None else _RESERVED
+    known = base.tokens if base is not None else RESERVED
     taken = set(known)
     candidates = [
         (token, count) for token, count in counts.items() if count >= min_count and token not in taken

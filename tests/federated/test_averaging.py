@@ -48,7 +48,9 @@ def shards() -> list[Dataset]:
 def config(shards: list[Dataset]) -> ModelConfig:
     """A small network that drops nothing: what is dropped is drawn anew for each batch."""
     size = 1 + max(int(shard.token_ids.max()) for shard in shards)
-    return ModelConfig(size, embedding_dim=12, hidden_dim=8, dropout=0.0, embedding_dropout=0.0)
+    return ModelConfig(
+        size, embedding_dim=12, hidden_dim=8, dropout=0.0, embedding_dropout=0.0, token_dropout=0.0
+    )
 
 
 @pytest.fixture(scope="module")

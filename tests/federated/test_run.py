@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from federated.compare import compare, read_ground
+from federated.compare import compare, read_ground, train_by_sites
 from federated.protocol import SiteSpec
-from federated.simulation import simulate_run
 from ml.artifact import load_artifact
 from ml.predict import Predictor
 from ml.training_config import FIRST_TRAINING, RETRAINING
@@ -106,7 +105,7 @@ def test_training_site_by_site_in_one_process_is_what_the_run_did(finished: Fini
     assert finished.status.result is not None
     spec = replace(finished.spec, store_url=finished.ground.store.root.as_uri())
     ground = read_ground(spec, finished.status.result["report"])
-    model = simulate_run(ground.shards, ground.network, ground.config)
+    model = train_by_sites(ground, lambda: None)
     artifact = load_artifact(finished.ground.store.artifact(finished.digest), finished.digest)
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(value.numpy(), artifact.weights[name], rtol=1e-3, atol=1e-4, err_msg=name)

@@ -17,7 +17,9 @@ from ml.train import batch_gradient
 from ml.training_config import StrategyName, TrainingConfig
 
 Flat = np.ndarray  # all parameters end to end, float64
-NETWORK = ModelConfig(20, embedding_dim=6, hidden_dim=4, dropout=0.0, embedding_dropout=0.0)
+NETWORK = ModelConfig(
+    20, embedding_dim=6, hidden_dim=4, dropout=0.0, embedding_dropout=0.0, token_dropout=0.0
+)
 SEED = 5
 RATE = 0.2
 STEPS = 3
@@ -171,7 +173,9 @@ def test_of_the_sites_heard_scaffold_moves_its_control_variate_only_so_far() -> 
 
 def test_a_simulated_run_tells_what_it_saw_and_sent() -> None:
     rounds: list[SimulatedRound] = []
-    model = simulate_run(SHARDS, NETWORK, replace(PLAIN, strategy="fedsgd", local_steps=1), rounds.append)
+    model = simulate_run(
+        SHARDS, NETWORK, replace(PLAIN, strategy="fedsgd", local_steps=1), on_round=rounds.append
+    )
     assert [seen.number for seen in rounds] == [1, 2, 3, 4]
     assert {seen.batch.samples for seen in rounds} == {ALL}
     parameters = sum(value.numel() * 4 for value in model.parameters())

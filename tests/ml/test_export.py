@@ -51,50 +51,48 @@ def test_the_graph_and_the_network_agree_on_texts_of_every_length(
     lengths = {len(row) for row in encoder.encode(texts)}
     assert min(lengths) < 4
     assert max(lengths) == 200
-    parity = check_parity(tiny.model, build_onnx(model_weights(tiny.model), tiny.config), encoder, texts)
+    parity = check_parity(tiny.model, build_onnx(tiny.model), encoder, texts)
     assert parity.samples == len(texts)
     assert parity.max_abs_difference < 1e-5
     assert parity.same_labels
 
 
-@pytest.mark.parametrize(("embedding_dim", "hidden_dim"), [(3, 7), (16, 4)])
+@pytest.mark.parametrize(("embedding_dim", "hidden_dim", "buckets"), [(3, 7, 0), (16, 4, 64)])
 def test_graph_and_network_agree_for_random_weights_of_any_size(
-    vocabulary: Vocabulary, embedding_dim: int, hidden_dim: int
+    vocabulary: Vocabulary, embedding_dim: int, hidden_dim: int, buckets: int
 ) -> None:
-    config = ModelConfig(len(vocabulary), embedding_dim, hidden_dim)
-    model = build_model(config, initial_parameters(config, seed=8)).eval()
+    config = ModelConfig(len(vocabulary), embedding_dim, hidden_dim, buckets)
+    model = build_model(config, initial_parameters(config, seed=8), words=vocabulary.tokens).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
     encoder = TextEncoder(TokenizerSettings(), vocabulary, MAX_LENGTH)
-    parity = check_parity(model, build_onnx(model_weights(model), config), encoder, GOLDEN_TEXTS)
+    parity = check_parity(model, build_onnx(model), encoder, GOLDEN_TEXTS)
     assert parity.max_abs_difference < 1e-5
 
 
 def test_a_graph_of_other_weights_is_found_out(tiny: TinyModel, other_tiny: TinyModel) -> None:
     encoder = TextEncoder(TokenizerSettings(), tiny.vocabulary, MAX_LENGTH)
-    graph = build_onnx(model_weights(other_tiny.model), other_tiny.config)
+    graph = build_onnx(other_tiny.model)
     assert check_parity(tiny.model, graph, encoder, GOLDEN_TEXTS).max_abs_difference > MAX_DIFFERENCE
 
 
 def test_an_export_that_disagrees_writes_nothing(
     tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong_gates = build_onnx(
-        {
-            name: np.ascontiguousarray(value[::-1]) if "weight_hh" in name else value
-            for name, value in model_weights(tiny.model).items()
-        },
-        tiny.config,
-    )
-    monkeypatch.setattr("ml.export.build_onnx", lambda weights, config: wrong_gates)
+    wrong = {
+        name: torch.from_numpy(np.ascontiguousarray(value[::-1]) if "weight_hh" in name else value)
+        for name, value in model_weights(tiny.model).items()
+    }
+    wrong_gates = build_onnx(build_model(tiny.config, wrong, words=tiny.vocabulary.tokens))
+    monkeypatch.setattr("ml.export.build_onnx", lambda model: wrong_gates)
     with pytest.raises(ArtifactError, match="disagree"):
         export_again(tiny, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_graph_is_valid_and_takes_any_batch_and_length(tiny: TinyModel) -> None:
-    graph = onnx.load_model_from_string(build_onnx(model_weights(tiny.model), tiny.config))
+    graph = onnx.load_model_from_string(build_onnx(tiny.model))
     onnx.checker.check_model(graph, full_check=True)
     network = OnnxNetwork(graph.SerializeToString())
     for rows in ([[3]], [[3] * 300], [[3, 4], [5]] * 9):

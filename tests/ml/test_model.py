@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ml.data import pad_rows
 from ml.model import ModelConfig, SentimentLSTM, build_model, extend_vocabulary, initial_parameters
+from ml.subwords import subword_ids
 from ml.vocabulary import PAD
 
 CONFIG = ModelConfig(vocabulary_size=50, embedding_dim=6, hidden_dim=5)
@@ -58,7 +59,8 @@ def test_it_reads_like_a_packed_bidirectional_lstm(model: SentimentLSTM) -> None
     )
     expected = []
     for row in ROWS:
-        states = reference(model.embedding(torch.tensor([row])))[0][0]  # (T, 2H)
+        words = model.embedding(torch.tensor([row]))  # (1, T, E)
+        states = torch.cat([reference(words)[0], words], dim=2)[0]  # (T, 2H + E)
         expected.append(model.output(torch.cat([states.amax(0), states.mean(0)])))
     assert torch.allclose(logits_of(model, ROWS), torch.stack(expected), atol=1e-6)
 
@@ -93,6 +95,38 @@ def test_an_extended_vocabulary_changes_no_answer_about_old_tokens(model: Sentim
     assert torch.equal(logits_of(larger, ROWS), logits_of(model, ROWS))
     again = extend_vocabulary(parameters, CONFIG, 60, seed=9)[1]
     assert torch.equal(again["embedding.weight"], extended["embedding.weight"])
+
+
+WITH_SUBWORDS = replace(CONFIG, vocabulary_size=5, subword_buckets=97)
+KNOWN = ("<pad>", "<unk>", "好吃", "好", "难吃")
+
+
+def test_a_word_is_its_own_row_and_the_mean_of_its_subwords_rows() -> None:
+    parameters = initial_parameters(WITH_SUBWORDS, seed=2)
+    model = build_model(WITH_SUBWORDS, parameters, words=KNOWN).eval()
+    with torch.no_grad():
+        vectors = model.word_vectors(torch.arange(5))
+    ids = torch.from_numpy(subword_ids(["好吃"], 97)[0])
+    expected = parameters["embedding.weight"][2] + parameters["subwords.weight"][ids].mean(0)
+    torch.testing.assert_close(vectors[2], expected)
+    for reserved in (0, 1):
+        assert torch.equal(vectors[reserved], parameters["embedding.weight"][reserved])
+
+
+def test_words_that_share_a_character_learn_from_each_other() -> None:
+    model = build_model(WITH_SUBWORDS, initial_parameters(WITH_SUBWORDS, seed=2), words=KNOWN)
+    model.word_vectors(torch.tensor([2])).sum().backward()
+    gradient = model.subwords.weight.grad
+    assert gradient is not None
+    touched = set(gradient.coalesce().indices()[0].tolist())
+    ids = [set(row[row > 0].tolist()) for row in subword_ids(KNOWN[2:], 97)]
+    assert touched == ids[0]
+    assert touched & ids[2], "难吃 ends as 好吃 does"
+
+
+def test_a_network_with_subwords_wants_to_know_its_words() -> None:
+    with pytest.raises(ValueError, match="3 words for a network of 5 tokens"):
+        build_model(WITH_SUBWORDS, initial_parameters(WITH_SUBWORDS, seed=2), words=KNOWN[:3])
 
 
 def test_a_vocabulary_cannot_shrink(model: SentimentLSTM) -> None:
