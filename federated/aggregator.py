@@ -36,6 +36,7 @@ from federated.protocol import (
     NO_METRICS,
     TOKENS_VARIABLE,
     ProgressLog,
+    Refusal,
     RoundRecord,
     RunSpec,
     Tensors,
@@ -43,6 +44,7 @@ from federated.protocol import (
     batch_share,
     encode_message,
 )
+from federated.refusals import Refusals
 from federated.report import conclude_run
 from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
 from federated.server import AggregatorServer, Refused
@@ -91,6 +93,7 @@ class Aggregator:
         self._writer = ThreadPoolExecutor(1, "journal")  # writes while the optimizer steps
         self._store = store
         self._progress = progress
+        self._refusals = Refusals(progress)
         # More than half of the sites: a run must not become one site's model because the others died.
         self._min_sites = min_sites if min_sites is not None else len(spec.sites) // 2 + 1
         self._network = network or FIRST_NETWORK
@@ -167,8 +170,11 @@ class Aggregator:
             )
         return self._welcome
 
-    def receive(self, update: Update, size_bytes: int) -> None:
-        """Take an update. One of an earlier round is not counted: its site goes on from the present one."""
+    def receive(self, update: Update, size_bytes: int) -> str:
+        """Take an update. One of an earlier round is not counted: its site goes on from the present one.
+
+        Gives the reason when it has not been counted, then or before; else an empty string.
+        """
         with self._changed:
             # Sites that an aggregator before this one had wait until it knows where that one was.
             self._changed.wait_for(lambda: not self._resuming or self._failure is not None)
@@ -186,6 +192,18 @@ class Aggregator:
                 self._bytes_up += size_bytes
             self._take_back(update.site)
             self._changed.notify_all()
+            return self._why_not_counted(update)
+
+    def _why_not_counted(self, update: Update) -> str:
+        """Empty too for an update of a closed round that is only sent again: it has been counted."""
+        closed = self.records[: update.round][-1:]
+        if update.round == self._round or (closed and update.site in closed[0].sites):
+            return ""
+        return f"round {update.round} was closed already: the update came too late and was not counted"
+
+    def note_refusal(self, site: str, address: str, status: int, reason: str) -> None:
+        """Write down what was refused: of a site, or of a stranger at an address."""
+        self._refusals.note(Refusal(site, address, self._round, status, reason, time.time()))
 
     def wait_for_round(self, after: int) -> bytes:
         """Hold the site until the round is closed; gives what the next one's parameters are.
@@ -243,6 +261,7 @@ class Aggregator:
         finally:
             self._writer.shutdown()
             self._journal.close()
+            self._refusals.flush()
         self._conclude()
 
     def _conclude(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,8 @@ TOKENS_VARIABLE = "HUISHENG_SITE_TOKENS"  # the aggregator's: JSON {site: token}
 
 
 MESSAGE_TYPE = "application/vnd.huisheng.safetensors"
+NOT_COUNTED_HEADER = "X-Update-Not-Counted"  # of an answer to an update: why it had no part in its round
+REASON_MAX_CHARS = 400
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -225,6 +228,32 @@ Phase = Literal["absent", "starting", "training", "paused", "evaluating", "done"
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """What the aggregator did not take, and from whom: a site, or an address when the token was no site's."""
+
+    site: str  # "" for a stranger
+    address: str  # "" for a site, and for many strangers together
+    round: int  # the run's at that time, the latest; 0 before the first
+    status: int  # HTTP's
+    reason: str  # as the site was told
+    at: float  # the latest, in seconds since the epoch
+    count: int = 1  # so often at least
+
+    def kind(self) -> tuple[str, str, int, str]:
+        """What refusals that are counted together have in common."""
+        return self.site, self.address, self.status, self.reason
+
+
+def tidy_reason(text: str) -> str:
+    """Make a reason fit for a log line, a page and an answer, whatever a stranger has put into it."""
+    shown = "".join(
+        character if character.isprintable() else " " if character.isspace() else "\ufffd"
+        for character in text[: REASON_MAX_CHARS + 1]
+    )
+    return shown if len(shown) <= REASON_MAX_CHARS else shown[: REASON_MAX_CHARS - 1] + "…"
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """Where a run stands. `done` carries the result, `failed` and `paused` the reason; there is no "unknown"."""
 
@@ -234,6 +263,7 @@ class RunStatus:
     rounds: tuple[RoundRecord, ...] = ()
     result: Mapping[str, Any] | None = None  # {"artifact", "report"}: the digest, and what report.py wrote
     missing_sites: tuple[str, ...] = field(default=())
+    refusals: tuple[Refusal, ...] = field(default=())  # the latest first
 
 
 class ProgressLog:
@@ -241,6 +271,11 @@ class ProgressLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()  # long lines are written in parts
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What was refused so far, as it was last written."""
+        return read_progress(self._path).refusals
 
     def complete(self, rounds: Sequence[RoundRecord]) -> None:
         """Write the rounds that a death kept from being written."""
@@ -248,7 +283,7 @@ class ProgressLog:
             self.write("round", asdict(record))
 
     def write(self, kind: str, value: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **value}, ensure_ascii=False) + "\n")
 
 
@@ -258,6 +293,7 @@ def read_progress(path: Path) -> RunStatus:
         return RunStatus("starting")
     phase: Phase = "starting"
     reason, planned, result, rounds, missing = "", None, None, [], ()
+    refusals: dict[tuple[str, str, int, str], Refusal] = {}
     # Only "\n" ends a line: a site's name or a reason may hold what splitlines() also takes for an end. The last
     # line may stop amid a character.
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
@@ -273,8 +309,14 @@ def read_progress(path: Path) -> RunStatus:
             rounds.append(RoundRecord(**entry))
         elif kind == "missing":
             missing = tuple(entry["sites"])
+        elif kind == "refused":
+            refusal = Refusal(**entry)
+            refusals.pop(refusal.kind(), None)  # so that the latest stands last
+            refusals[refusal.kind()] = refusal
         elif kind == "done":
             phase, result = "done", entry
         elif kind == "failed":
             phase, reason = "failed", entry["reason"]
-    return RunStatus(phase, reason, planned, tuple(rounds), result, missing)
+    return RunStatus(
+        phase, reason, planned, tuple(rounds), result, missing, tuple(reversed(refusals.values()))
+    )

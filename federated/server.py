@@ -10,22 +10,26 @@ import hmac
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Protocol
 
 from federated.averaging import InconsistentUpdates
 from federated.protocol import (
     MESSAGE_TYPE,
+    NOT_COUNTED_HEADER,
     MessageError,
     Tensors,
     Update,
     decode_message,
     read_metrics,
     read_token_counts,
+    tidy_reason,
 )
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -60,8 +64,11 @@ class Requests(Protocol):
     def wait_for_training(self) -> bytes:
         """Hold the site until it has a round to answer; gives the plan and the parameters."""
 
-    def receive(self, update: Update, size_bytes: int) -> None:
-        """Take an update; its gradient may be overwritten afterwards."""
+    def receive(self, update: Update, size_bytes: int) -> str:
+        """Take an update; its gradient may be overwritten afterwards. Gives the reason when it was not counted."""
+
+    def note_refusal(self, site: str, address: str, status: int, reason: str) -> None:
+        """Hear of a refusal: of a site, or of a stranger at an address, for as many as there may be."""
 
     def wait_for_round(self, after: int) -> bytes:
         """Hold the site until the round is closed; gives the next round's parameters."""
@@ -104,8 +111,9 @@ class AggregatorServer(ThreadingHTTPServer):
         self.buffers = Buffers()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Leave a word in the log about a connection that ended in an unexpected way."""
-        log.exception("a connection from %s failed", client_address)
+        """Leave a word in the log about a connection that ended in an unexpected way; not about one that broke."""
+        if not isinstance(sys.exception(), OSError):
+            log.exception("a connection from %s failed", client_address)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -128,6 +136,7 @@ class SiteConnection(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
     server: AggregatorServer
     _unread = 0  # bytes of the present request's body that nobody has read
+    _speaker = ""  # the site whose token came with the present request
 
     def do_GET(self) -> None:
         """Answer what asks for no message."""
@@ -140,15 +149,22 @@ class SiteConnection(BaseHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
         """Say nothing of ordinary requests."""
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no HTTP request that this server knows, without repeating any of it."""
+        self.close_connection = True  # nobody knows where the next request begins
+        self._unread, self._speaker = 0, ""
+        self.request_version = self.protocol_version  # else what has none would be answered without a status
+        self._refuse(code, f"not a request that the aggregator understands: {HTTPStatus(code).phrase}")
+
     def _answer(self, routes: Mapping[str, Any], otherwise: Any = None) -> None:
         route = routes.get(self.path, otherwise or self._not_found)
+        self._speaker = ""
         try:
             self._unread = self._announced_bytes()
             route()
         except Refused as refusal:
             self._refuse(refusal.status, str(refusal))
         except (MessageError, InconsistentUpdates) as error:
-            log.warning("refused %s: %s", self.path, error)
             self._refuse(422, str(error))
         except OSError:  # the site is gone, or too slow
             self.close_connection = True
@@ -175,12 +191,16 @@ class SiteConnection(BaseHTTPRequestHandler):
         with self._message() as (header, tensors):
             validation = read_metrics(header["validation"]) if header.get("validation") else None
             update = Update(site, number, tensors, read_metrics(header.get("batch")), validation)
-            self.server.requests.receive(update, size_bytes)
+            not_counted = self.server.requests.receive(update, size_bytes)
             del update, tensors  # they lie in the lent buffer
-        self._send(200, self.server.requests.wait_for_round(number), MESSAGE_TYPE)
+        headers = {NOT_COUNTED_HEADER: not_counted} if not_counted else {}
+        if not_counted:
+            self._note(200, not_counted)
+        self._send(200, self.server.requests.wait_for_round(number), MESSAGE_TYPE, headers)
 
     def _not_found(self) -> None:
-        raise Refused(404, f"{self.path} is no address of the aggregator")
+        # Not repeated: in the wrong place, a token may stand in it.
+        raise Refused(404, "this is no address of the aggregator: /v1/settings, /v1/join and others are")
 
     def _round_of_path(self) -> int:
         parts = self.path.split("/")
@@ -199,11 +219,13 @@ class SiteConnection(BaseHTTPRequestHandler):
         ]
         if not matches:
             raise Refused(401, "no site has this token")
-        return matches[0]
+        self._speaker = matches[0]
+        return self._speaker
 
     def _announced_bytes(self) -> int:
         announced = self.headers.get("content-length", "0")
-        if self.headers.get("transfer-encoding") or not announced.isascii() or not announced.isdigit():
+        is_number = announced.isascii() and announced.isdigit() and len(announced) <= 18
+        if self.headers.get("transfer-encoding") or not is_number:
             self.close_connection = True  # nobody knows where the next request begins
             raise Refused(411, "a message must announce its Content-Length")
         return int(announced)
@@ -241,17 +263,29 @@ class SiteConnection(BaseHTTPRequestHandler):
         return self.rfile.readinto1(view)
 
     def _refuse(self, status: int, text: str) -> None:
+        reason = tidy_reason(text)
+        # That the run is over is no fault of the site's, and has its own place in the diary.
+        if status != HTTPStatus.GONE:
+            self._note(status, reason)
         with suppress(OSError):
-            self._send(status, text.encode(), "text/plain; charset=utf-8")
+            self._send(status, reason.encode(), "text/plain; charset=utf-8")
             if self._unread:
                 self._let_finish()
 
-    def _send(self, status: int, body: bytes, media_type: str) -> None:
+    def _note(self, status: int, reason: str) -> None:
+        address = "" if self._speaker else str(self.client_address[0])
+        self.server.requests.note_refusal(self._speaker, address, status, reason)
+
+    def _send(
+        self, status: int, body: bytes, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.connection.settimeout(WRITE_SECONDS)
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
-        if self._unread:
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if self._unread or self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)

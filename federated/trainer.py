@@ -31,6 +31,8 @@ import torch
 from federated.encoding import Encoder
 from federated.protocol import (
     MESSAGE_TYPE,
+    NOT_COUNTED_HEADER,
+    REASON_MAX_CHARS,
     TOKEN_VARIABLE,
     MessageError,
     Metrics,
@@ -111,7 +113,8 @@ class AggregatorClient:
             else:
                 if status == 200:
                     return content
-                said = f"{path} answered {status}: {str(content[:500], 'utf-8', 'replace')}"
+                reason = str(content[: 4 * REASON_MAX_CHARS], "utf-8", "replace")
+                said = f"{path} answered {status}: {reason}"
                 if status == 409:
                     raise RoundNotBegun(said, permanent=True)
                 if status < 500 and status != 408:
@@ -140,6 +143,8 @@ class AggregatorClient:
                 raise ConnectionError("the aggregator left amid an answer")
             read += count
         response.read()  # the end, so that the connection can be used again
+        if why := response.headers.get(NOT_COUNTED_HEADER):
+            log.warning("%s: %s", path, why)
         return response.status, content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -23,6 +24,19 @@ from blog_site.training.models import ModelVersion, Rollout, Run, Site
 from blog_site.training.pictures import make_curve
 from blog_site.training.rollout import RolloutRefused, rollback_model
 
+REFUSALS_SHOWN = 50
+REFUSED = {  # by the status that the site was answered
+    200: gettext_lazy("迟到，未计入"),
+    400: gettext_lazy("不是有效请求"),
+    401: gettext_lazy("令牌无效"),
+    403: gettext_lazy("已排除出本次训练"),
+    404: gettext_lazy("地址不存在"),
+    408: gettext_lazy("传输超时"),
+    409: gettext_lazy("轮次不对"),
+    411: gettext_lazy("未声明长度"),
+    413: gettext_lazy("消息过大"),
+    422: gettext_lazy("内容不合要求"),
+}
 PICTURES = ("curves.png", "confusion.png", "classes.png", "sites.png", "report.json")
 
 
@@ -165,6 +179,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "bytes_up": sum(row.bytes_up for row in rounds),
         "bytes_down": sum(row.bytes_down for row in rounds),
         "site_rows": describe_sites(run),
+        "refusal_rows": describe_refusals(run),
         "class_rows": describe_classes(run),
         "confusion_rows": describe_confusion(run),
         "sentiments": Sentiment.labels,
@@ -189,6 +204,23 @@ def describe_sites(run: Run) -> list[dict[str, Any]]:
             "heldout": heldout.get(part.site.slug, {}).get("accuracy"),
         }
         for part in run.sites.select_related("site")
+    ]
+
+
+def describe_refusals(run: Run) -> list[dict[str, Any]]:
+    """What the run's aggregator did not take, the latest first."""
+    names = dict(run.sites.values_list("site__slug", "site__name"))
+    return [
+        {
+            "at": datetime.fromtimestamp(refusal["at"], UTC),
+            "who": names.get(refusal["site"], refusal["site"]) or refusal["address"] or _("其他地址"),
+            "round": refusal["round"] or None,
+            "what": REFUSED.get(refusal["status"], _("拒收")),
+            "status": refusal["status"],
+            "reason": refusal["reason"],
+            "count": refusal["count"],
+        }
+        for refusal in run.refusals[:REFUSALS_SHOWN]
     ]
 
 

@@ -118,6 +118,9 @@ class Run(models.Model):
     missing_sites = models.JSONField(
         _("缺席站点"), default=list, blank=True
     )  # left out: they died or were too slow
+    refusals = models.JSONField(
+        _("拒收记录"), default=list, blank=True
+    )  # what the aggregator did not take: [federated.protocol.Refusal as an object], the latest first
     report = models.JSONField(_("报告"), null=True, blank=True)  # federated.report.conclude_run
     started_at = models.DateTimeField(_("开始时间"), auto_now_add=True)
     ended_at = models.DateTimeField(_("结束时间"), null=True, blank=True)

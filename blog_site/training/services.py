@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -293,6 +293,7 @@ def record_progress(run: Run, status: federation.RunStatus) -> None:
     Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
         rounds_planned=status.rounds_planned or run.rounds_planned,
         missing_sites=list(status.missing_sites),
+        refusals=[asdict(refusal) for refusal in status.refusals],
         state_reason=status.reason if status.phase == "paused" else "",  # what it waits for, until it goes on
     )
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from federated.protocol import (
     MessageError,
     Metrics,
     ProgressLog,
+    Refusal,
     RunSpec,
     SiteSpec,
     Tensors,
@@ -23,6 +25,7 @@ from federated.protocol import (
     encode_message,
     read_metrics,
     read_progress,
+    tidy_reason,
 )
 
 # -- Messages ----------------------------------------------------------------------------------------------------
@@ -257,3 +260,38 @@ def test_a_reason_may_hold_any_character(tmp_path: Path) -> None:
     reason = "第一行\u2028第二行\x85第三行\n第四行\r第五行\x1c末行"
     ProgressLog(path).write("failed", {"reason": reason})
     assert read_progress(path).reason == reason
+
+
+def test_the_diary_tells_what_was_refused_and_from_whom_the_latest_first(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    stranger = Refusal("", "192.0.2.7", 0, 401, "no site has this token", 1_790_000_000.5, 4)
+    site = Refusal("旅行", "", 2, 422, "第一行\u2028<b>第二行\n", 1_790_000_060.0)
+    diary = ProgressLog(path)
+    for refusal in (site, replace(stranger, count=1), stranger, replace(site, round=3, count=2)):
+        diary.write("refused", asdict(refusal))
+    assert read_progress(path).refusals == (replace(site, round=3, count=2), stranger)
+    assert diary.refusals() == read_progress(path).refusals
+
+
+def test_long_lines_of_several_threads_do_not_mingle(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    diary = ProgressLog(path)
+    reason = "长" * 20_000
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: diary.write("failed", {"reason": f"{number} {reason}"}), range(40)))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["reason"] for line in lines) == sorted(f"{n} {reason}" for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "tidy"),
+    [
+        ("no site has this token", "no site has this token"),
+        ("一行\n二行\t三\u2028四", "一行 二行 三 四"),
+        ("\x1b[31m红\u202e反\ud800", "\ufffd[31m红\ufffd反\ufffd"),
+        ("长" * 400, "长" * 400),
+        ("长" * 401, "长" * 399 + "…"),
+    ],
+)
+def test_a_reason_is_one_short_line_of_characters_that_show(text: str, tidy: str) -> None:
+    assert tidy_reason(text) == tidy

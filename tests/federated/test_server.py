@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from federated import server
-from federated.protocol import Update, encode_message
+from federated.protocol import REASON_MAX_CHARS, Update, encode_message
 from federated.server import AggregatorServer, Buffers
 
 MESSAGE = encode_message(
@@ -26,6 +28,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.received: list[tuple[str, int, float]] = []
+        self.refused: list[tuple[str, str, int, str]] = []
 
     def name(self) -> str:
         return "run-1"
@@ -39,8 +42,12 @@ class Recorder:
     def wait_for_training(self) -> bytes:
         return b"training"
 
-    def receive(self, update: Update, size_bytes: int) -> None:
+    def receive(self, update: Update, size_bytes: int) -> str:
         self.received.append((update.site, update.round, float(update.gradients["bias"].sum())))
+        return ""
+
+    def note_refusal(self, site: str, address: str, status: int, reason: str) -> None:
+        self.refused.append((site, address, status, reason))
 
     def wait_for_round(self, after: int) -> bytes:
         return b"next"
@@ -125,12 +132,17 @@ def test_a_message_that_does_not_arrive_in_time_is_given_up_and_holds_up_nobody(
         (request(MESSAGE, path="/v2/join"), 404, b"no address"),
         (request(MESSAGE, **{"Content-Length": "many"}), 411, b"Content-Length"),
         (request(MESSAGE, **{"Content-Length": "-5"}), 411, b"Content-Length"),
+        (request(MESSAGE, **{"Content-Length": "9" * 5000}), 411, b"Content-Length"),
         (
             request(b"0\r\n\r\n", **{"Transfer-Encoding": "chunked", "Content-Length": ""}),
             411,
             b"Content-Length",
         ),
         (request(b"x", **{"Content-Length": str(2**40)}), 413, b"may have 67108864 bytes"),
+        (b"\x16\x03\x01\x02\x00 what TLS says first\r\n\r\n", 400, b"not a request that the aggregator"),
+        (b"BREW /v1/join HTTP/1.1\r\n\r\n", 501, b"Not Implemented"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414, b"Long"),
+        (b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", 431, b"Too Large"),
         (request(b"no message"), 422, b"not a safetensors message"),
         (request(b""), 422, b"not a safetensors message"),
     ],
@@ -142,8 +154,13 @@ def test_a_message_that_does_not_arrive_in_time_is_given_up_and_holds_up_nobody(
         "path",
         "length",
         "below 0",
+        "digits",
         "chunked",
         "huge",
+        "noise",
+        "method",
+        "long path",
+        "many headers",
         "text",
         "empty",
     ],
@@ -153,6 +170,9 @@ def test_what_cannot_be_served_is_refused_with_the_reason(message: bytes, status
         answer, text = ask(address, message)
         assert (answer, words in text) == (status, True), text
         assert recorder.received == []
+        ((site, stranger, noted, reason),) = recorder.refused
+        assert (noted, reason.encode()) == (status, text), "the run's page says what the site's log says"
+        assert (site, stranger) == (("food", "") if status in (413, 422) else ("", "127.0.0.1"))
         assert ask(address, request(MESSAGE)) == (200, b"next")
 
 
@@ -162,6 +182,47 @@ def test_a_refused_site_that_still_sends_gets_to_see_the_reason() -> None:
     with serving() as (_, address):
         status, text = ask(address, request(large, token="wrong"))
     assert (status, text) == (401, b"no site has this token")
+
+
+@pytest.mark.parametrize("path", ["/v1/secret", "/v1/settings?token=secret", "/secret/%0a<b>"])
+def test_a_reason_repeats_nothing_of_an_address_since_a_token_may_stand_in_it(path: str) -> None:
+    with serving() as (recorder, address):
+        status, text = ask(address, request(MESSAGE, path=path))
+    assert (status, b"secret" in text) == (404, False)
+    assert "secret" not in str(recorder.refused)
+
+
+def test_a_reason_is_short_and_one_line_whatever_a_site_has_put_into_it() -> None:
+    name = "\ud800\n\x1b[31m\u202e" + "回" * 5000
+    table = {"__metadata__": {"header": "{}"}, "w": {"dtype": name, "shape": [], "data_offsets": [0, 0]}}
+    head = json.dumps(table).encode()
+    with serving() as (recorder, address):
+        status, text = ask(address, request(len(head).to_bytes(8, "little") + head))
+    reason = text.decode()
+    assert (status, recorder.refused) == (422, [("food", "", 422, reason)])
+    assert len(reason) <= REASON_MAX_CHARS
+    assert reason.isprintable()
+
+
+def test_an_update_that_is_not_counted_is_answered_with_the_reason_and_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Recorder, "receive", lambda *_: "round 1 was closed already")
+    with serving() as (recorder, address), socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(request(MESSAGE))
+        assert b"X-Update-Not-Counted: round 1 was closed already\r\n" in connection.recv(10_000)
+    assert recorder.refused == [("food", "", 200, "round 1 was closed already")]
+
+
+def test_a_connection_that_breaks_leaves_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Else whoever opens and breaks connections could fill the disk."""
+    with serving() as (_, address):
+        for _ in range(20):
+            with socket.create_connection(address, timeout=20) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset
+                connection.sendall(b"POST /v1/")
+        assert ask(address, request(MESSAGE)) == (200, b"next")
+    assert caplog.text == ""
 
 
 def test_a_site_that_leaves_amid_a_message_leaves_nothing_behind() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, replace
 from http import HTTPStatus
 
 import pytest
@@ -9,6 +10,7 @@ from django.urls import reverse
 
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.services import make_spec, sync_sites
+from federated.protocol import Refusal
 from tests.training.doors import make_rounds
 from tests.training.rows import (
     import_opinions,
@@ -136,6 +138,52 @@ def test_a_run_that_is_not_there_is_no_error(people, number: str) -> None:
 def test_parts_of_a_run_that_is_not_there_are_not_found(people, number: str) -> None:
     for part in ("progress/", "files/curves.png"):
         assert people["admin"].get(f"{LIST}{number}/{part}").status_code == HTTPStatus.NOT_FOUND
+
+
+def refuse(site: str = "", **changes: object) -> dict[str, object]:
+    """A refusal as the run's row keeps it."""
+    refusal = Refusal(site, "" if site else "192.0.2.7", 3, 401, "no site has this token", 1_790_000_000.0)
+    return asdict(replace(refusal, **changes))
+
+
+def test_the_page_tells_what_was_refused_from_whom_and_how_often(people, training_run: Run) -> None:
+    Site.objects.filter(slug="film").update(name="电影")
+    training_run.refusals = [
+        refuse("film", status=422, reason="site film: output.bias is not finite", count=2),
+        refuse(count=8192, round=0),
+        refuse(address="", status=404, reason="further reasons"),
+        refuse("film", status=599, reason="something new"),
+    ]
+    training_run.save()
+    for address in (page_of(training_run), page_of(training_run, "progress")):
+        page = people["moderator"].get(address).content.decode()
+        table = re.search(r'<table class="run-refusals">(.*?)</table>', page, re.DOTALL)
+        assert table is not None
+        rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in table[1].split("</tr>")[1:-1]]
+        assert rows == [
+            "09-21 22:13:20 电影 3 内容不合要求 422 site film: output.bias is not finite 2",
+            "09-21 22:13:20 192.0.2.7 – 令牌无效 401 no site has this token 8192",
+            "09-21 22:13:20 其他地址 3 地址不存在 404 further reasons 1",
+            "09-21 22:13:20 电影 3 拒收 599 something new 1",
+        ]
+
+
+def test_the_page_shows_so_many_refusals_and_says_nothing_where_there_are_none(
+    people, training_run: Run
+) -> None:
+    assert "拒收记录" not in people["admin"].get(page_of(training_run)).content.decode()
+    training_run.refusals = [refuse(address=f"192.0.2.{number}") for number in range(200)]
+    training_run.save()
+    page = people["admin"].get(page_of(training_run)).content.decode()
+    assert page.count("no site has this token") == 50
+
+
+def test_what_a_stranger_has_put_into_a_refusal_is_shown_as_words(people, training_run: Run) -> None:
+    training_run.refusals = [refuse("film", reason=ATTACK), refuse(ATTACK), refuse(address=ATTACK)]
+    training_run.save()
+    page = people["admin"].get(page_of(training_run)).content.decode()
+    assert ATTACK not in page
+    assert page.count("&lt;script&gt;alert") == 3
 
 
 # -- What the page fetches -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ from blog_site.training.services import (
     start_run,
     sync_sites,
 )
-from federated.protocol import RunStatus
+from federated.protocol import Refusal, RunStatus
 from tests.comments.rows import make_article, make_category, make_comment, make_user
 from tests.training.concurrency import in_threads
 from tests.training.doors import SayingService, ScriptedLauncher, make_rounds, make_script
@@ -395,6 +396,20 @@ def test_rounds_are_recorded_as_they_come_and_once(ready: str, launcher: Scripte
     assert counts == [0, 0, 2, 2, 4, 4]
     assert (run.rounds_planned, run.missing_sites) == (5, ["film"])
     assert Round.objects.get(run=run, number=2).loss == pytest.approx(0.5)
+
+
+def test_what_the_aggregator_refused_is_kept_with_the_run_as_last_told(ready, launcher) -> None:
+    wrong_token = Refusal("", "192.0.2.7", 0, 401, "no site has this token", 1_790_000_000.0)
+    more_of_them = replace(wrong_token, count=4096)
+    script = make_script({"artifact": ready, "report": make_report(ready)})
+    launcher.script = [
+        replace(script[0], refusals=(wrong_token,)),
+        *(replace(status, refusals=(more_of_them,)) for status in script[1:]),
+    ]
+    run = advance_run(advance_run(advance_run(start_run(trigger="command", min_labels=1))))
+    assert run.refusals == [asdict(wrong_token)]
+    run = finish(run)
+    assert run.refusals == [asdict(more_of_them)]
 
 
 def test_a_candidate_that_the_gate_refuses_leaves_the_champion_in_place(ready, launcher, store) -> None:
