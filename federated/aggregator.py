@@ -2,6 +2,7 @@
 
     python -m federated.aggregator --spec run.json --work-dir DIR (--fd N | --host H --port P)
 
+With --tls-cert FILE --tls-key FILE it serves HTTPS only; with --tls-client-ca FILE only sites that have a certificate.
 Routes (all but /livez want the site's bearer token): GET /v1/settings · POST /v1/join · POST /v1/rounds/N/update.
 Join and update are held requests: the answer to an update is the next round's parameters, so a round is one exchange
 per site and nobody polls. What happens is written to progress.jsonl in the work folder.
@@ -50,6 +51,7 @@ from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
 from federated.server import AggregatorServer, Refused
 from federated.store import FolderStore, StoreError, open_store
 from federated.strategies import CONTROL, STRATEGIES
+from federated.tls import TlsError, make_server_context
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
 from ml.model_config import FIRST_NETWORK, ModelConfig
@@ -561,7 +563,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, help="an inherited, listening socket; else --host and --port")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9000)
+    parser.add_argument(
+        "--tls-cert", type=Path, help="serve HTTPS with this certificate (PEM, with its chain)"
+    )
+    parser.add_argument("--tls-key", type=Path, help="the certificate's key (PEM, without a passphrase)")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, help="let in only sites with a certificate of this CA (PEM)"
+    )
     options = parser.parse_args(arguments)
+    if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
+        parser.error("--tls-cert and --tls-key go together, and --tls-client-ca with them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s aggregator %(message)s")
     torch.set_num_threads(threads_of_process())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -576,10 +587,13 @@ def main(arguments: list[str] | None = None) -> int:
     mend_last_line(options.work_dir / "progress.jsonl")
     progress = ProgressLog(options.work_dir / "progress.jsonl")
     try:
+        tls = None
+        if options.tls_cert:
+            tls = make_server_context(options.tls_cert, options.tls_key, options.tls_client_ca)
         aggregator = Aggregator(spec, open_store(spec.store_url), progress, Journal(options.work_dir))
         log.info("startup complete")
-        return lead_and_serve(aggregator, AggregatorServer(listener, aggregator, tokens))
-    except (ArtifactError, StoreError) as error:
+        return lead_and_serve(aggregator, AggregatorServer(listener, aggregator, tokens, tls))
+    except (ArtifactError, StoreError, TlsError) as error:
         progress.write("failed", {"reason": str(error)})
         log.error("the run cannot begin: %s", error)
         return 1

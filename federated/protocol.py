@@ -234,7 +234,7 @@ class Refusal:
     site: str  # "" for a stranger
     address: str  # "" for a site, and for many strangers together
     round: int  # the run's at that time, the latest; 0 before the first
-    status: int  # HTTP's
+    status: int  # HTTP's; 0 where there was no request yet, as TLS was not agreed on
     reason: str  # as the site was told
     at: float  # the latest, in seconds since the epoch
     count: int = 1  # so often at least

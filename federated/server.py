@@ -10,6 +10,7 @@ import hmac
 import json
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -31,12 +32,19 @@ from federated.protocol import (
     read_token_counts,
     tidy_reason,
 )
+from federated.tls import name_failure
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 READERS: Final = 4  # messages read at once; the others wait in their sockets
 IDLE_SECONDS: Final = 900.0  # a connection that says nothing for so long is closed; a trainer opens another
 READ_SECONDS: Final = 20.0  # for a message to arrive, and a second more for each megabyte
 WRITE_SECONDS: Final = 120.0
+HANDSHAKE_SECONDS: Final = 10.0
+LINGER_SECONDS: Final = 2.0
+PLAIN_REFUSAL: Final = (
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n"
+    "Connection: close\r\n\r\n{reason}"
+)
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +106,62 @@ class Buffers:
 
 
 class AggregatorServer(ThreadingHTTPServer):
-    """Serves one run on a listening socket; `tokens` maps each site to its bearer token."""
+    """Serves one run on a listening socket; `tokens` maps each site to its bearer token. With `tls`, HTTPS only."""
 
     daemon_threads = True  # a held request must not keep the process from ending
 
-    def __init__(self, listener: socket.socket, requests: Requests, tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        requests: Requests,
+        tokens: Mapping[str, str],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(listener.getsockname()[:2], SiteConnection, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.requests = requests
         self.tokens = tokens
         self.buffers = Buffers()
+        self._tls = tls
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in a thread of its own; so is the handshake, which nobody else has to wait for."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(HANDSHAKE_SECONDS)
+        # The handshake comes after: where it fails within wrap_socket, the reason does not reach the site.
+        secured = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        try:
+            secured.do_handshake()
+        except OSError as error:
+            self._refuse_handshake(secured, str(client_address[0]), error)
+        else:
+            super().finish_request(secured, client_address)
+        finally:
+            self.shutdown_request(secured)
+
+    def _refuse_handshake(self, secured: ssl.SSLSocket, address: str, error: OSError) -> None:
+        """Say so to a site that spoke plain HTTP, and let another see the alert that says why."""
+        with socket.socket(fileno=secured.detach()) as plain, suppress(OSError):
+            plain.settimeout(LINGER_SECONDS)
+            if isinstance(error, TimeoutError):
+                self.requests.note_refusal(
+                    "", address, 0, f"no TLS handshake within {HANDSHAKE_SECONDS:.0f} s"
+                )
+                return
+            if name_failure(error) == "http request":
+                reason = "this port speaks TLS only: give the aggregator's address as https://"
+                self.requests.note_refusal("", address, 400, reason)
+                plain.sendall(PLAIN_REFUSAL.format(size=len(reason), reason=reason).encode())
+            elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                self.requests.note_refusal("", address, 0, f"no TLS connection: {name_failure(error)}")
+            # Closed at once with something unread, the site would not get to see why.
+            plain.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + LINGER_SECONDS
+            while time.monotonic() < deadline and plain.recv(2**16):
+                pass
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Leave a word in the log about a connection that ended in an unexpected way; not about one that broke."""
@@ -294,8 +347,9 @@ class SiteConnection(BaseHTTPRequestHandler):
     def _let_finish(self) -> None:
         """Read on for a while after a refusal: closed at once, the site would not get to see the reason."""
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(2)
+        # Not what TLS makes of shutdown: that would forget how to read.
+        socket.socket.shutdown(self.connection, socket.SHUT_WR)
+        self.connection.settimeout(LINGER_SECONDS)
         left = min(self._unread, 2 * MAX_MESSAGE_BYTES)
         deadline = time.monotonic() + 5
         while left > 0 and time.monotonic() < deadline and (chunk := self.rfile.read1(2**16)):

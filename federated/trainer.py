@@ -2,8 +2,11 @@
 
     python -m federated.trainer --aggregator http://127.0.0.1:9000 --site food --shard FILE --validation FILE
 
-The site's bearer token comes in the environment (HUISHENG_SITE_TOKEN). Exit status: 0 the run is done, 2 wrong
-usage or a bad shard, 10 the aggregator refused this site for good, 11 the aggregator could not be reached.
+The site's bearer token comes in the environment (HUISHENG_SITE_TOKEN). With an https:// address the aggregator's
+certificate must be one for its host, signed by the CA in --ca FILE or by one that the system trusts.
+
+Exit status: 0 the run is done, 2 wrong usage, a bad shard or certificate file, 10 the aggregator refused this site for
+good or is not to be trusted, 11 the aggregator could not be reached.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import logging
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +47,7 @@ from federated.protocol import (
 )
 from federated.rows import apply_changes
 from federated.strategies import CONTROL, STRATEGIES, LocalTraining
+from federated.tls import TlsError, explain_failure, make_client_context
 from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, length_batches, read_examples
 from ml.model import SentimentLSTM, build_model
 from ml.model_config import ModelConfig
@@ -73,10 +78,17 @@ class RoundNotBegun(AggregatorError):
 class AggregatorClient:
     """The trainer's only way out: one connection, kept for the whole run."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` says whom an https:// address must belong to; None trusts what the system trusts."""
         parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
+        host, port = parts.hostname or "", parts.port
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=CONNECT_SECONDS, context=tls or make_client_context()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
         self._buffer = bytearray()  # what is answered; good until the next request
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": MESSAGE_TYPE}
 
@@ -109,6 +121,8 @@ class AggregatorClient:
                 status, content = self._ask(method, path, body)
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
+                if why := explain_failure(error, self._connection.host):
+                    raise AggregatorError(why, permanent=True) from error
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if status == 200:
@@ -251,7 +265,19 @@ def main(arguments: list[str] | None = None) -> int:
         default="auto",
         help="where to compute; auto takes CUDA where there is one (default)",
     )
+    parser.add_argument(
+        "--ca", type=Path, help="trust only an aggregator with a certificate of this CA (PEM)"
+    )
+    parser.add_argument(
+        "--tls-cert", type=Path, help="this site's own certificate (PEM), where one is wanted"
+    )
+    parser.add_argument("--tls-key", type=Path, help="its key (PEM, without a passphrase)")
     options = parser.parse_args(arguments)
+    secure = urlsplit(options.aggregator).scheme == "https"
+    if bool(options.tls_cert) != bool(options.tls_key):
+        parser.error("--tls-cert and --tls-key go together")
+    if not secure and (options.ca or options.tls_cert):
+        parser.error("--ca and --tls-cert want an --aggregator with https://")
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s trainer[{options.site}] %(message)s"
     )
@@ -269,8 +295,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not data.train:
             raise InvalidShard(f"{options.shard.name}: holds no sample; cut the shard again")
         log.info("%d training and %d validation samples", len(data.train), len(data.validation))
-        with contextlib.closing(AggregatorClient(options.aggregator, token)) as client:
+        tls = make_client_context(options.ca, options.tls_cert, options.tls_key) if secure else None
+        with contextlib.closing(AggregatorClient(options.aggregator, token, tls)) as client:
             answered = take_part(client, data, device)
+    except TlsError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
     except (InvalidShard, OSError) as error:
         log.error("the shard cannot be used: %s", error)
         return EXIT_USAGE

@@ -26,6 +26,7 @@ from blog_site.training.rollout import RolloutRefused, rollback_model
 
 REFUSALS_SHOWN = 50
 REFUSED = {  # by the status that the site was answered
+    0: gettext_lazy("未建立加密连接"),
     200: gettext_lazy("迟到，未计入"),
     400: gettext_lazy("不是有效请求"),
     401: gettext_lazy("令牌无效"),

@@ -153,6 +153,7 @@ def test_the_page_tells_what_was_refused_from_whom_and_how_often(people, trainin
         refuse(count=8192, round=0),
         refuse(address="", status=404, reason="further reasons"),
         refuse("film", status=599, reason="something new"),
+        refuse(status=0, reason="no TLS handshake within 10 s"),
     ]
     training_run.save()
     for address in (page_of(training_run), page_of(training_run, "progress")):
@@ -165,6 +166,7 @@ def test_the_page_tells_what_was_refused_from_whom_and_how_often(people, trainin
             "09-21 22:13:20 192.0.2.7 – 令牌无效 401 no site has this token 8192",
             "09-21 22:13:20 其他地址 3 地址不存在 404 further reasons 1",
             "09-21 22:13:20 电影 3 拒收 599 something new 1",
+            "09-21 22:13:20 192.0.2.7 3 未建立加密连接 no TLS handshake within 10 s 1",
         ]
 
 
