@@ -1,6 +1,6 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare bench-federated test lint screenshots messages clean distclean
+.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup test lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -14,13 +14,14 @@ help:
 	@echo '                    make demo ARGS="--once --json report.json" goes round the loop once and ends'
 	@echo '  make compare      the first model against the same network trained centrally on the same samples'
 	@echo '  make bench-federated   what a round of training costs beside the computing; a JSON line'
+	@echo '  make bench-flower-setup   install Flower into .venv-bench, for bench-federated to measure beside our engine'
 	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
 	@echo '  make lint         ruff, mypy and the import contracts'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
 	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
 	@echo '  make setup        only set up: .venv with what the demo needs'
 	@echo '  make clean        remove what running has made: var/ (database, models, queue) and caches'
-	@echo '  make distclean    clean, and .venv'
+	@echo '  make distclean    clean, and .venv and .venv-bench'
 
 setup:
 	@infra/setup/install.sh demo
@@ -38,6 +39,9 @@ compare:
 bench-federated:
 	@infra/setup/install.sh demo
 	@$(VENV_PYTHON) -m federated.bench $(ARGS)
+
+bench-flower-setup:
+	@infra/setup/install.sh bench
 
 setup-test:
 	@infra/setup/test_servers.sh
@@ -59,7 +63,7 @@ lint: setup-test
 	@.venv/bin/lint-imports --no-logo
 
 messages: setup-test
-	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore var --ignore tests
+	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore .venv-bench --ignore var --ignore tests
 	@$(VENV_PYTHON) -m infra.setup.compile_messages
 
 screenshots: setup-test
@@ -69,7 +73,7 @@ clean:
 	@for path in var report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache; do \
 		if [ -e $$path ]; then echo "removing $$path ($$(du -sh $$path | cut -f1))"; rm -rf $$path; fi; \
 	done
-	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	@if [ -e .venv ]; then echo 'removing .venv'; rm -rf .venv; fi
+	@for path in .venv .venv-bench; do if [ -e $$path ]; then echo "removing $$path"; rm -rf $$path; fi; done

@@ -29,6 +29,7 @@ import psutil
 import torch
 from rich.console import Console
 
+from federated.flower_bench import measure_flower
 from federated.launch.local import LocalLauncher
 from federated.partition import partition_by_dirichlet
 from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
@@ -184,6 +185,15 @@ def make_gradient(parameters: Tensors, seed: int) -> Tensors:
     return gradient
 
 
+def make_gradients() -> list[Tensors]:
+    """Those that the sites of `measure_rounds` send."""
+    from ml.model import initial_parameters
+
+    network = ModelConfig(TOKENS_KNOWN, NETWORK.embedding_dim, NETWORK.hidden_dim)
+    parameters = {name: value.numpy() for name, value in initial_parameters(network, seed=0).items()}
+    return [make_gradient(parameters, number) for number in range(SITES)]
+
+
 def site_name(number: int) -> str:
     return f"site-{number}"
 
@@ -286,6 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
         default = measure_rounds(options.rounds, SITES, touched_rows)
     with console.status(f"memory with {MANY_SITES} sites"):
         many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, whole)
+    with console.status("Flower's rounds, where it is installed: two minutes"):
+        flower = measure_flower(make_gradients())
     figures = {
         "params": count_parameters(),
         "sites": SITES,
@@ -297,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
             str(SITES): round(dense.aggregator_rss_mb, 1),
             str(MANY_SITES): round(many.aggregator_rss_mb, 1),
         },
-        "flower_round_overhead_ms": None,
+        "flower_round_overhead_ms": flower,
         "cores": psutil.cpu_count(),
     }
     print(json.dumps(figures))

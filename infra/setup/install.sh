@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo` or `… test`.
+# Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo` or `… test`. `… bench` makes
+# .venv-bench: Flower, whose pins contradict ours, so that `make bench-federated` can measure it too.
 # No root, no compiler for `demo`. A second run finds its stamp and ends at once; an interrupted one is continued.
 set -euo pipefail
 # pip answers Ctrl-C with an ordinary failure; without these, what comes after a failed step would be tried.
@@ -9,16 +10,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly TORCH_VERSION=2.13.0 # as in requirements/train.txt
 readonly UV_VERSION=0.13.9    # only to find PyTorch's CPU builds; not kept
-readonly LOG="$PWD/.venv/install.log"
 
 set_name=${1:-}
 case $set_name in
-demo | test) ;;
+demo | test) readonly VENV=.venv ;;
+bench) readonly VENV=.venv-bench ;;
 *)
-    echo "usage: infra/setup/install.sh demo|test   (demo: everything one machine needs; test: that and the tests' tools)" >&2
+    echo "usage: infra/setup/install.sh demo|test|bench" \
+        "  (demo: everything one machine needs; test: that and the tests' tools; bench: Flower, beside it)" >&2
     exit 2
     ;;
 esac
+readonly LOG="$PWD/$VENV/install.log"
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() {
@@ -30,10 +33,10 @@ fingerprint() { # of all that decides what is installed; the path too, as a move
     { pwd && cat requirements/*.txt infra/setup/install.sh; } | cksum | tr ' ' '-'
 }
 
-stamped() { [ "$(cat ".venv/installed-$1" 2>/dev/null)" = "$2" ]; }
+stamped() { [ "$(cat "$VENV/installed-$1" 2>/dev/null)" = "$2" ]; }
 
 installed() { # everything in `demo` is in `test`
-    [ -x .venv/bin/python ] && { stamped "$set_name" "$1" || stamped test "$1"; }
+    [ -x "$VENV/bin/python" ] && { stamped "$set_name" "$1" || stamped test "$1"; }
 }
 
 is_python_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
@@ -65,20 +68,20 @@ find_python() {
 }
 
 make_venv() {
-    if [ -x .venv/bin/python ] && is_python_311 .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1 &&
-        [ "$(cat .venv/made-at 2>/dev/null)" = "$PWD" ]; then
+    local python="$VENV/bin/python"
+    if [ -x "$python" ] && is_python_311 "$python" && "$python" -m pip --version >/dev/null 2>&1 &&
+        [ "$(cat "$VENV/made-at" 2>/dev/null)" = "$PWD" ]; then
         return
     fi
-    local python
     python=$(find_python)
-    say "making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv || fail "$python could not make a virtual environment (the lines above say why)."
-    pwd >.venv/made-at
+    say "making $VENV with $("$python" --version)"
+    "$python" -m venv --clear "$VENV" || fail "$python could not make a virtual environment (the lines above say why)."
+    pwd >"$VENV/made-at"
 }
 
 # Not compiled ahead: half of the byte code (0.2 GB, 20 s) would never be used; Python writes the rest when it imports.
 pip_install() {
-    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-input --no-compile "$@" >>"$LOG" 2>&1
+    "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --no-input --no-compile "$@" >>"$LOG" 2>&1
 }
 
 has_torch() {
@@ -125,7 +128,7 @@ show_log_and_fail() {
 
 install_requirements() {
     say "installing requirements/$set_name.txt"
-    pip_install -r "requirements/$set_name.txt" -c requirements/lock.txt ||
+    pip_install -r "requirements/$set_name.txt" "$@" ||
         show_log_and_fail "requirements/$set_name.txt"
 }
 
@@ -144,9 +147,13 @@ if ! installed "$wanted"; then
     started=$SECONDS
     make_venv
     : >"$LOG"
-    install_torch
-    install_requirements
-    echo "$wanted" >".venv/installed-$set_name"
+    if [ "$set_name" = bench ]; then
+        install_requirements # the lock's versions are those of .venv
+    else
+        install_torch
+        install_requirements -c requirements/lock.txt
+    fi
+    echo "$wanted" >"$VENV/installed-$set_name"
     say "ready in $((SECONDS - started)) s"
 fi
-compile_messages
+[ "$set_name" = bench ] || compile_messages
