@@ -1,0 +1,1 @@
+"""Experiments on a public corpus of Chinese reviews: how good the network is, and what non-IID data does."""
