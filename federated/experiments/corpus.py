@@ -58,17 +58,19 @@ def read_corpus(path: Path = USUAL_PLACE) -> Corpus:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
             rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8-sig")))
-        reviews = {
-            row["review"]: Review(row["cat"], Example(row["review"], _LABELS[row["label"]]))
-            for row in reversed(rows)  # of the same text the first one counts
-            if row["review"] and row["review"].strip()
-        }
+        reviews: dict[str, Review] = {}
+        for row in rows:
+            if row["review"] and row["review"].strip():
+                example = Example(row["review"], _LABELS[row["label"]])
+                reviews.setdefault(
+                    row["review"], Review(row["cat"], example)
+                )  # of the same text the first one
     except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError, IndexError) as error:
         raise NoCorpus(
             f"{path}: no corpus to read ({error!r}). Get online_shopping_10_cats.zip of ChineseNlpCorpus "
             "(github.com/SophonPlus/ChineseNlpCorpus) and name it: CORPUS=path"
         ) from error
-    ordered = list(reversed(reviews.values()))
+    ordered = list(reviews.values())
     order = np.random.RandomState(0).permutation(len(ordered))
     tenth = len(ordered) // 10
     test, validation, train = np.split(order, [tenth, 2 * tenth])
