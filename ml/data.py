@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ml.grams import hash_grams
 from ml.label_set import LABELS
 from ml.tokenizer import Tokenizer
 from ml.vocabulary import PAD, Vocabulary
@@ -41,6 +42,8 @@ class Dataset:
     token_ids: npt.NDArray[np.int32]  # (total tokens,)
     offsets: Int64Array  # (samples + 1,): sample i is token_ids[offsets[i]:offsets[i + 1]]
     labels: Int64Array  # (samples,): class indices
+    grams: npt.NDArray[np.int32]  # (total runs of characters,), see ml/grams.py
+    gram_offsets: Int64Array  # (samples + 1,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +53,21 @@ class Dataset:
         """Tokens of each sample, (samples,), each at least 1."""
         return np.diff(self.offsets)
 
+    def token_rows(self, rows: Int64Array | None = None) -> list[npt.NDArray[np.int32]]:
+        """Give the token ids of some samples, or of all."""
+        return _rows_of(self.token_ids, self.offsets, rows)
+
+    def gram_rows(self, rows: Int64Array | None = None) -> list[npt.NDArray[np.int32]]:
+        """Give the runs of characters of some samples, or of all."""
+        return _rows_of(self.grams, self.gram_offsets, rows)
+
+
+def _rows_of(
+    flat: npt.NDArray[np.int32], offsets: Int64Array, rows: Int64Array | None
+) -> list[npt.NDArray[np.int32]]:
+    chosen = range(len(offsets) - 1) if rows is None else rows
+    return [flat[offsets[row] : offsets[row + 1]] for row in chosen]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -58,6 +76,7 @@ class Batch:
     token_ids: Int64Array  # (B, T)
     lengths: Int64Array  # (B,)
     labels: Int64Array  # (B,)
+    grams: Int64Array  # (B, G), padded with NO_GRAM
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,25 +111,28 @@ def encode_dataset(
     examples: Sequence[Example], tokenizer: Tokenizer, vocabulary: Vocabulary, max_length: int
 ) -> Dataset:
     """Encode examples for training or evaluation, in their order."""
-    encoded = [vocabulary.encode(tokenizer.tokenize(example.text), max_length) for example in examples]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
-    flat = (token for ids in encoded for token in ids)
-    token_ids = np.fromiter(flat, dtype=np.int32, count=int(offsets[-1]))
+    encoded = [
+        np.array(vocabulary.encode(tokenizer.tokenize(example.text), max_length), np.int32)
+        for example in examples
+    ]
+    grams = [hash_grams(example.text).astype(np.int32) for example in examples]
     labels = np.array([LABELS.index(example.label) for example in examples], dtype=np.int64)
-    return Dataset(token_ids, offsets, labels)
+    return Dataset(*_lay_end_to_end(encoded), labels, *_lay_end_to_end(grams))
+
+
+def _lay_end_to_end(rows: Sequence[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.int32], Int64Array]:
+    """Give the rows as one array, and where each begins."""
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return np.concatenate([np.zeros(0, np.int32), *rows]), offsets
 
 
 def pool_datasets(datasets: Sequence[Dataset]) -> Dataset:
     """Lay several datasets end to end, in the given order."""
-    if not datasets:
-        return Dataset(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
-    lengths = np.concatenate([dataset.lengths for dataset in datasets])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return Dataset(
-        np.concatenate([dataset.token_ids for dataset in datasets]),
-        offsets,
-        np.concatenate([dataset.labels for dataset in datasets]),
+        *_lay_end_to_end([row for dataset in datasets for row in dataset.token_rows()]),
+        np.concatenate([np.zeros(0, np.int64), *(dataset.labels for dataset in datasets)]),
+        *_lay_end_to_end([row for dataset in datasets for row in dataset.gram_rows()]),
     )
 
 
@@ -179,13 +201,12 @@ def slice_count(samples: int) -> int:
 def collate(dataset: Dataset, indices: Sequence[int] | Int64Array) -> Batch:
     """Make a padded batch of the samples at `indices`, in that order."""
     rows = np.asarray(indices, dtype=np.int64)
-    lengths = dataset.lengths[rows]
-    token_ids = pad_rows([dataset.token_ids[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows])
-    return Batch(token_ids, lengths, dataset.labels[rows])
+    token_ids, grams = pad_rows(dataset.token_rows(rows)), pad_rows(dataset.gram_rows(rows))
+    return Batch(token_ids, dataset.lengths[rows], dataset.labels[rows], grams)
 
 
-def pad_rows(rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> Int64Array:
-    """Lay rows of different lengths under each other, padded on the right: (rows, longest)."""
+def pad_rows(rows: Sequence[Sequence[int] | npt.NDArray[np.integer]]) -> Int64Array:
+    """Lay rows of different lengths under each other, padded with 0 on the right: (rows, longest)."""
     padded = np.full((len(rows), max((len(row) for row in rows), default=0)), PAD, dtype=np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row

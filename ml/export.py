@@ -24,9 +24,9 @@ from ml.artifact import (
 )
 from ml.data import pad_rows
 from ml.label_set import LABELS
-from ml.model import SentimentLSTM, build_model, initial_parameters
+from ml.model import WIDE_SCALE, SentimentLSTM, build_model, initial_parameters
 from ml.model_config import ModelConfig
-from ml.predict import OnnxNetwork, TextEncoder
+from ml.predict import EncodedText, OnnxNetwork, TextEncoder
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import Vocabulary
 
@@ -102,10 +102,11 @@ def check_parity(
     model: SentimentLSTM, onnx_bytes: bytes, encoder: TextEncoder, texts: Sequence[str], batch_size: int = 64
 ) -> Parity:
     """Compare the network in torch, one padded batch after another, with the graph in ONNX Runtime."""
-    rows = encoder.encode(texts)
-    from_graph = OnnxNetwork(onnx_bytes).probabilities(rows)  # (n, classes)
+    encoded = encoder.encode(texts)
+    from_graph = OnnxNetwork(onnx_bytes).probabilities(encoded)  # (n, classes)
     parts = [
-        _torch_probabilities(model, rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)
+        _torch_probabilities(model, encoded[at : at + batch_size])
+        for at in range(0, len(encoded), batch_size)
     ]
     from_torch = np.concatenate(parts)
     difference = float(np.abs(from_graph - from_torch).max())
@@ -120,20 +121,29 @@ def check_parity(
 def build_onnx(model: SentimentLSTM) -> bytes:
     """Build the network as an ONNX graph, the same bytes for the same weights.
 
-    Inputs: token_ids (batch, time) and lengths (batch), int64. Output: probabilities (batch, classes), float32. Written
-    node by node: no tracer is needed, and lengths become the LSTM's own sequence_lens. A word's subwords are added to
-    its vector once, here: serving looks up one row a word.
+    Inputs, int64: token_ids (batch, time), lengths (batch), and for the wide part grams (batch, grams). Output:
+    probabilities (batch, classes), float32. Written node by node: no tracer is needed, and lengths become the LSTM's
+    own sequence_lens. A word's subwords are added to its vector once, here: serving looks up one row a word.
     """
     config = model.config
+    wide = config.gram_buckets > 0
     with torch.no_grad():
         vectors = model.word_vectors(torch.arange(config.vocabulary_size)).numpy()
-    constants = _graph_constants(model_weights(model), vectors)
+    weights = model_weights(model)
+    constants = _graph_constants(weights, vectors)
+    if wide:
+        constants |= _wide_constants(weights["grams.weight"])
     graph = helper.make_graph(
         _graph_nodes(config),
         "sentiment",
         [
             helper.make_tensor_value_info("token_ids", TensorProto.INT64, ["batch", "time"]),
             helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
+            *(
+                [helper.make_tensor_value_info("grams", TensorProto.INT64, ["batch", "grams"])]
+                if wide
+                else []
+            ),
         ],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", config.classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -209,15 +219,45 @@ def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
         node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
         node("Div", ["sum", "length_column"], ["mean"]),  # (B, 2H + E)
         node("Concat", ["highest", "mean"], ["pooled"], axis=1),  # (B, 2 (2H + E))
-        node("Gemm", ["pooled", "output_weight", "output_bias"], ["logits"], transB=1),
+        node("Gemm", ["pooled", "output_weight", "output_bias"], ["deep_logits"], transB=1),
+        *(_wide_nodes() if config.gram_buckets else [node("Identity", ["deep_logits"], ["logits"])]),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
 
 
-def _torch_probabilities(model: SentimentLSTM, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+def _wide_constants(rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "gram_rows": rows * np.float32(WIDE_SCALE),  # (K, classes)
+        "buckets_but_one": np.array(len(rows) - 1, np.int64),
+        "one_float": np.array(1.0, np.float32),
+    }
+
+
+def _wide_nodes() -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        node("Greater", ["grams", "zero"], ["is_gram"]),  # (B, G)
+        node("Cast", ["is_gram"], ["is_gram_64"], to=TensorProto.INT64),
+        node("Mod", ["grams", "buckets_but_one"], ["bucket_below"]),
+        node("Add", ["bucket_below", "one"], ["bucket"]),
+        node("Mul", ["bucket", "is_gram_64"], ["gram_row"]),
+        node("Gather", ["gram_rows", "gram_row"], ["gram_logits"]),  # (B, G, classes); row 0 is zero
+        node("ReduceSum", ["gram_logits", "axis_1"], ["gram_sum"], keepdims=0),  # (B, classes)
+        node("ReduceSum", ["is_gram_64", "axis_1"], ["gram_count"], keepdims=1),  # (B, 1)
+        node("Cast", ["gram_count"], ["gram_count_float"], to=TensorProto.FLOAT),
+        node("Max", ["gram_count_float", "one_float"], ["gram_count_positive"]),
+        node("Sqrt", ["gram_count_positive"], ["gram_norm"]),
+        node("Div", ["gram_sum", "gram_norm"], ["wide_logits"]),
+        node("Add", ["deep_logits", "wide_logits"], ["logits"]),
+    ]
+
+
+def _torch_probabilities(model: SentimentLSTM, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+    rows = [text.token_ids for text in texts]
     with torch.no_grad():
         lengths = torch.tensor([len(row) for row in rows])
-        logits: torch.Tensor = model(torch.from_numpy(pad_rows(rows)), lengths)
+        grams = torch.from_numpy(pad_rows([text.grams for text in texts]))
+        logits: torch.Tensor = model(torch.from_numpy(pad_rows(rows)), lengths, grams)
         return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
 
 

@@ -17,10 +17,11 @@ class ModelConfig:
     embedding_dim: int = 64
     hidden_dim: int = 64
     subword_buckets: int = 0  # rows that words share by their characters, see ml/subwords.py; 0 for none
+    gram_buckets: int = 0  # rows of the wide part, for runs of characters, see ml/grams.py; 0 for none
     classes: int = len(LABELS)
-    dropout: float = 0.4  # of what is pooled
+    dropout: float = 0.5  # of what is pooled
     embedding_dropout: float = 0.3  # of the embedding's dimensions, for a text at a time
-    token_dropout: float = 0.2  # of whole words
+    token_dropout: float = 0.3  # of whole words
 
     def to_json(self) -> dict[str, Any]:
         """Give the configuration as a JSON object."""
@@ -35,4 +36,5 @@ class ModelConfig:
         return cls(**document)
 
 
-FIRST_NETWORK: Final = ModelConfig(vocabulary_size=0, subword_buckets=2**14)  # once its vocabulary is known
+# But for its vocabulary, which is known when the sites have told their words.
+FIRST_NETWORK: Final = ModelConfig(vocabulary_size=0, subword_buckets=2**14, gram_buckets=2**17)

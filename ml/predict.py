@@ -7,6 +7,7 @@ import contextlib
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ import onnxruntime
 
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.data import pad_rows
+from ml.grams import hash_grams
 from ml.prediction import Prediction
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
@@ -26,17 +28,30 @@ _BATCH_TEXTS: Final = 64
 _BATCH_TOKENS: Final = 4096  # bounds memory and the time that one call keeps a core
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """A text as a network reads it."""
+
+    token_ids: list[int]  # at least one
+    grams: npt.NDArray[np.int64]  # its runs of characters
+
+
 class TextEncoder:
-    """Turns texts into token ids the way one model was trained on them."""
+    """Turns texts into numbers the way one model was trained on them."""
 
     def __init__(self, tokenizer: TokenizerSettings, vocabulary: Vocabulary, max_length: int) -> None:
         self._tokenizer = make_tokenizer(tokenizer)
         self._vocabulary = vocabulary
         self._max_length = max_length
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Give each text's token ids, at least one."""
-        return [self._vocabulary.encode(self._tokenizer.tokenize(text), self._max_length) for text in texts]
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Encode each text."""
+        return [
+            EncodedText(
+                self._vocabulary.encode(self._tokenizer.tokenize(text), self._max_length), hash_grams(text)
+            )
+            for text in texts
+        ]
 
 
 class OnnxNetwork:
@@ -56,14 +71,17 @@ class OnnxNetwork:
             )
         except Exception as error:  # the runtime raises its own unrelated types
             raise ArtifactError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
 
-    def probabilities(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """Give class probabilities (n, classes) for n rows of token ids of any lengths."""
+    def probabilities(self, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+        """Give class probabilities (n, classes) for n texts of any lengths."""
         parts: list[npt.NDArray[np.float32]] = []
         order: list[int] = []
-        for indices in _plan_batches([len(row) for row in rows]):
-            lengths = np.array([len(rows[index]) for index in indices], dtype=np.int64)
-            feed = {"token_ids": pad_rows([rows[index] for index in indices]), "lengths": lengths}
+        for indices in _plan_batches([len(text.token_ids) for text in texts]):
+            rows = [texts[index].token_ids for index in indices]
+            feed = {"token_ids": pad_rows(rows), "lengths": np.array([len(row) for row in rows], np.int64)}
+            if "grams" in self._inputs:  # a network without a wide part does not look at them
+                feed["grams"] = pad_rows([texts[index].grams for index in indices])
             parts.append(self._session.run(["probabilities"], feed)[0])
             order.extend(indices)
         if not parts:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml.data import Batch, Dataset, collate, length_batches, pool_datasets, slice_count
+from ml.data import Batch, Dataset, Int64Array, collate, length_batches, pool_datasets, slice_count
+from ml.grams import NO_GRAM
 from ml.metrics import Evaluation, evaluate_predictions
 from ml.model import ROW_PARAMETERS, SentimentLSTM, build_model, initial_parameters
 from ml.model_config import ModelConfig
@@ -54,8 +55,8 @@ def batch_gradient(model: SentimentLSTM, batch: Batch, label_smoothing: float) -
     device = model.output.weight.device
     loss_sum, correct = 0.0, 0
     for tensors in _slices(batch):
-        token_ids, lengths, labels = (tensor.to(device) for tensor in tensors)
-        logits = model(token_ids, lengths)  # (S, classes)
+        token_ids, lengths, grams, labels = (tensor.to(device) for tensor in tensors)
+        logits = model(token_ids, lengths, grams)  # (S, classes)
         loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
         loss.backward()
         loss_sum += loss.item()
@@ -71,12 +72,19 @@ def _taken_gradient(parameter: torch.nn.Parameter) -> Tensor:
     return gradient.coalesce() if gradient.is_sparse else gradient
 
 
-def _slices(batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _slices(batch: Batch) -> Iterator[list[Tensor]]:
+    """Give token ids, lengths, grams and labels of a batch, slice by slice."""
     order = np.argsort(-batch.lengths, kind="stable")
     for rows in np.array_split(order, slice_count(len(order))):
-        token_ids = batch.token_ids[rows, : int(batch.lengths[rows[0]])]  # (S, longest of the slice)
-        lengths, labels = batch.lengths[rows], batch.labels[rows]
-        yield torch.from_numpy(token_ids), torch.from_numpy(lengths), torch.from_numpy(labels)
+        yield [torch.from_numpy(array) for array in batch_arrays(batch, rows)]
+
+
+def batch_arrays(batch: Batch, rows: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    """Give some samples' token ids (S, longest of them), lengths, grams and labels."""
+    lengths, grams = batch.lengths[rows], batch.grams[rows]
+    token_ids = batch.token_ids[rows, : int(lengths.max())]
+    most = int((grams != NO_GRAM).sum(axis=1).max(initial=0))
+    return token_ids, lengths, grams[:, :most], batch.labels[rows]
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -98,9 +106,8 @@ def evaluate(model: SentimentLSTM, dataset: Dataset, batch_size: int = 256) -> E
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = collate(dataset, rows)
-        logits = model(
-            torch.from_numpy(batch.token_ids).to(device), torch.from_numpy(batch.lengths).to(device)
-        )
+        inputs = (batch.token_ids, batch.lengths, batch.grams)
+        logits = model(*(torch.from_numpy(array).to(device) for array in inputs))
         labels = torch.from_numpy(batch.labels).to(device)
         loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
         predicted[rows] = logits.argmax(dim=1).cpu().numpy()

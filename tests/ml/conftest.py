@@ -77,9 +77,11 @@ def dataset(some_examples: list[Example], tokenizer: Tokenizer, vocabulary: Voca
 
 
 def train_tiny(dataset: Dataset, vocabulary: Vocabulary, parent: Path, seed: int) -> TinyModel:
-    config = ModelConfig(len(vocabulary), embedding_dim=12, hidden_dim=8)
+    config = ModelConfig(
+        len(vocabulary), embedding_dim=12, hidden_dim=8, subword_buckets=64, gram_buckets=512
+    )
     training = replace(FIRST_TRAINING.with_rounds(25), seed=seed, global_batch_size=64, learning_rate=0.02)
-    model = train_centrally([dataset], config, training)
+    model = train_centrally([dataset], config, training, words=vocabulary.tokens)
     artifact = export_artifact(
         parent,
         weights=model_weights(model),

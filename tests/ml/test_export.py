@@ -48,7 +48,7 @@ def test_the_graph_and_the_network_agree_on_texts_of_every_length(
 ) -> None:
     texts = [example.text for example in corpus.examples[::29]]
     encoder = TextEncoder(TokenizerSettings(), tiny.vocabulary, 200)
-    lengths = {len(row) for row in encoder.encode(texts)}
+    lengths = {len(text.token_ids) for text in encoder.encode(texts)}
     assert min(lengths) < 4
     assert max(lengths) == 200
     parity = check_parity(tiny.model, build_onnx(tiny.model), encoder, texts)
@@ -57,15 +57,21 @@ def test_the_graph_and_the_network_agree_on_texts_of_every_length(
     assert parity.same_labels
 
 
-@pytest.mark.parametrize(("embedding_dim", "hidden_dim", "buckets"), [(3, 7, 0), (16, 4, 64)])
+@pytest.mark.parametrize(
+    ("embedding_dim", "hidden_dim", "subwords", "grams"),
+    [(3, 7, 0, 0), (16, 4, 64, 0), (5, 3, 0, 99), (4, 4, 50, 50)],
+)
 def test_graph_and_network_agree_for_random_weights_of_any_size(
-    vocabulary: Vocabulary, embedding_dim: int, hidden_dim: int, buckets: int
+    vocabulary: Vocabulary, embedding_dim: int, hidden_dim: int, subwords: int, grams: int
 ) -> None:
-    config = ModelConfig(len(vocabulary), embedding_dim, hidden_dim, buckets)
+    config = ModelConfig(len(vocabulary), embedding_dim, hidden_dim, subwords, grams)
     model = build_model(config, initial_parameters(config, seed=8), words=vocabulary.tokens).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
+        for rows in (getattr(model, "subwords", None), getattr(model, "grams", None)):
+            if rows is not None:
+                rows.weight[0] = 0.0  # of the padding, which training never touches
     encoder = TextEncoder(TokenizerSettings(), vocabulary, MAX_LENGTH)
     parity = check_parity(model, build_onnx(model), encoder, GOLDEN_TEXTS)
     assert parity.max_abs_difference < 1e-5
@@ -95,9 +101,10 @@ def test_the_graph_is_valid_and_takes_any_batch_and_length(tiny: TinyModel) -> N
     graph = onnx.load_model_from_string(build_onnx(tiny.model))
     onnx.checker.check_model(graph, full_check=True)
     network = OnnxNetwork(graph.SerializeToString())
-    for rows in ([[3]], [[3] * 300], [[3, 4], [5]] * 9):
-        probabilities = network.probabilities(rows)
-        assert probabilities.shape == (len(rows), len(LABELS))
+    encoder = TextEncoder(TokenizerSettings(), tiny.vocabulary, 300)
+    for texts in (["好"], ["很好吃。" * 300], ["很好", ""] * 9):
+        probabilities = network.probabilities(encoder.encode(texts))
+        assert probabilities.shape == (len(texts), len(LABELS))
         assert probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
 
 

@@ -13,6 +13,7 @@ from ml.subwords import subword_ids
 from ml.vocabulary import PAD
 
 CONFIG = ModelConfig(vocabulary_size=50, embedding_dim=6, hidden_dim=5)
+NO_GRAMS = torch.zeros(1, 0, dtype=torch.int64)
 ROWS = [[4, 9, 2], [7], [3, 3, 8, 20, 33, 41, 5], [11, 12]]
 
 
@@ -25,7 +26,7 @@ def logits_of(model: SentimentLSTM, rows: list[list[int]], extra_padding: int = 
     token_ids = torch.from_numpy(pad_rows(rows))
     token_ids = nn.functional.pad(token_ids, (0, extra_padding), value=PAD)
     with torch.no_grad():
-        return model(token_ids, torch.tensor([len(row) for row in rows]))
+        return model(token_ids, torch.tensor([len(row) for row in rows]), NO_GRAMS)
 
 
 def test_a_text_gets_the_same_logits_alone_in_a_batch_and_under_any_padding(model: SentimentLSTM) -> None:
@@ -39,7 +40,7 @@ def test_what_stands_in_the_padding_does_not_matter(model: SentimentLSTM) -> Non
     lengths = torch.tensor([len(row) for row in ROWS])
     padding = torch.arange(token_ids.shape[1]) >= lengths[:, None]
     with torch.no_grad():
-        garbage = model(token_ids.masked_fill(padding, 49), lengths)
+        garbage = model(token_ids.masked_fill(padding, 49), lengths, NO_GRAMS)
     assert torch.allclose(garbage, logits_of(model, ROWS), atol=1e-6)
 
 
@@ -95,6 +96,23 @@ def test_an_extended_vocabulary_changes_no_answer_about_old_tokens(model: Sentim
     assert torch.equal(logits_of(larger, ROWS), logits_of(model, ROWS))
     again = extend_vocabulary(parameters, CONFIG, 60, seed=9)[1]
     assert torch.equal(again["embedding.weight"], extended["embedding.weight"])
+
+
+WITH_GRAMS = replace(CONFIG, gram_buckets=11)
+
+
+def test_the_wide_part_adds_the_rows_of_a_text_s_runs() -> None:
+    parameters = initial_parameters(WITH_GRAMS, seed=2)
+    assert not parameters["grams.weight"].any(), "it starts by saying nothing"
+    parameters["grams.weight"][1:] = torch.arange(30.0).reshape(10, 3)
+    model = build_model(WITH_GRAMS, parameters).eval()
+    token_ids, lengths = torch.tensor([[4, 9], [3, 0]]), torch.tensor([2, 1])
+    with torch.no_grad():
+        without = model(token_ids, lengths, torch.zeros(2, 3, dtype=torch.int64))
+        both = model(token_ids, lengths, torch.tensor([[5, 12, 0], [0, 0, 0]]))
+    rows = parameters["grams.weight"][[1 + 5 % 10, 1 + 12 % 10]]
+    torch.testing.assert_close(both[0] - without[0], 2.0 * rows.sum(0) / 2**0.5)
+    assert torch.equal(both[1], without[1])
 
 
 WITH_SUBWORDS = replace(CONFIG, vocabulary_size=5, subword_buckets=97)

@@ -48,7 +48,8 @@ def test_a_batch_gradient_is_that_of_the_summed_loss_over_all_its_samples(
 ) -> None:
     batch = collate(dataset, np.arange(100))
     found = batch_gradient(model, batch, label_smoothing=0.1)
-    logits = model(torch.from_numpy(batch.token_ids), torch.from_numpy(batch.lengths))
+    inputs = (batch.token_ids, batch.lengths, batch.grams)
+    logits = model(*(torch.from_numpy(array) for array in inputs))
     labels = torch.from_numpy(batch.labels)
     loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1)
     loss.backward()
