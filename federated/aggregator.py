@@ -43,6 +43,7 @@ from federated.protocol import (
     Tensors,
     Update,
     batch_share,
+    configure_training,
     encode_message,
 )
 from federated.refusals import Refusals
@@ -58,7 +59,6 @@ from ml.model_config import FIRST_NETWORK, ModelConfig
 from ml.optimizer import ServerOptimizer, learning_rate_at
 from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings
-from ml.training_config import FIRST_TRAINING, RETRAINING, TrainingConfig
 from ml.vocabulary import Vocabulary, build_vocabulary
 
 VOCABULARY_MAX_SIZE = 12_000
@@ -118,10 +118,9 @@ class Aggregator:
         self._vocabulary: Vocabulary
         self.records: list[RoundRecord] = []
         self._pause = ""  # what the run waits for, while too few sites answer
-        self.config: TrainingConfig = FIRST_TRAINING if spec.champion_digest is None else RETRAINING
-        if spec.rounds is not None:
-            self.config = self.config.with_rounds(spec.rounds)
-        self.config = replace(self.config, **spec.training)
+        self.config = configure_training(
+            spec.training, first=spec.champion_digest is None, rounds=spec.rounds
+        )
         self._strategy = STRATEGIES[self.config.strategy]
 
     def _load_champion(self) -> Artifact | None:

@@ -11,11 +11,13 @@ import math
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+
+from ml.training_config import FIRST_TRAINING, RETRAINING, TrainingConfig
 
 Tensors = dict[str, np.ndarray]
 
@@ -208,6 +210,28 @@ class RunSpec:
         fields = json.loads(text)
         fields["sites"] = {name: SiteSpec(**site) for name, site in fields["sites"].items()}
         return RunSpec(**fields)
+
+
+# What a strategy changes of the usual training where nobody says otherwise: plain SGD at the sites wants large steps.
+LOCAL_TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {
+    "fedsgd": {},
+    "fedopt": {"local_steps": 4, "local_learning_rate": 0.5},
+    "fedavg": {"local_steps": 4, "local_learning_rate": 0.5},
+    "scaffold": {"local_steps": 4, "local_learning_rate": 0.5},
+}
+
+
+def configure_training(changes: Mapping[str, Any], *, first: bool, rounds: int | None) -> TrainingConfig:
+    """Give the training that a run is to be: the usual first one or retraining, but for some changes.
+
+    Raises ValueError naming what does not fit.
+    """
+    usual = FIRST_TRAINING if first else RETRAINING
+    wrong = sorted(changes.keys() - usual.to_json().keys())
+    if wrong:
+        raise ValueError(f"no such settings of a training: {', '.join(wrong)}")
+    config = replace(usual, **{**LOCAL_TRAINING.get(changes.get("strategy", ""), {}), **changes})
+    return config if rounds is None else config.with_rounds(rounds)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 StrategyName = Literal["fedsgd", "fedopt", "fedavg", "scaffold"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 EncodingName = Literal["lossless", "fp16", "topk"]
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "strategy": get_args(StrategyName),
+    "server_optimizer": get_args(OptimizerName),
+    "encoding": get_args(EncodingName),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,18 @@ class TrainingConfig:
         0.0  # its peak, of plain SGD at the sites; it warms up and decays as the server's
     )
     encoding: EncodingName = "lossless"  # of what sites send up, see federated/encoding.py
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, one of {', '.join(known)} is wanted")
+        if self.local_steps < 1 or self.local_learning_rate < 0:
+            raise ValueError(
+                f"local_steps must be at least 1 and local_learning_rate at least 0, not {self.local_steps} "
+                f"and {self.local_learning_rate}"
+            )
+        if self.strategy != "fedsgd" and self.local_learning_rate == 0:
+            raise ValueError(f"{self.strategy} trains at the sites: local_learning_rate must be above 0")
 
     def to_json(self) -> dict[str, Any]:
         """Give the configuration as a JSON object."""

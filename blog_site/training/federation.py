@@ -12,10 +12,18 @@ from django.core.exceptions import ImproperlyConfigured
 from federated.launch import Launcher
 from federated.launch.local import LocalLauncher
 from federated.partition import WAYS, draw_partition, partition, tabulate
-from federated.protocol import RoundRecord, RunSpec, RunStatus, SiteSpec
+from federated.protocol import (
+    LOCAL_TRAINING,
+    RoundRecord,
+    RunSpec,
+    RunStatus,
+    SiteSpec,
+    configure_training,
+)
 from federated.store import FolderStore, StoreError, open_store
 
 __all__ = [
+    "LOCAL_TRAINING",
     "WAYS",
     "RoundRecord",
     "RunSpec",
@@ -23,6 +31,7 @@ __all__ = [
     "SiteSpec",
     "StoreError",
     "artifact_store",
+    "configure_training",
     "draw_partition",
     "launcher",
     "launcher_problem",

@@ -96,6 +96,9 @@ class Run(models.Model):
     rounds_planned = models.PositiveIntegerField(
         _("计划轮数"), null=True, blank=True
     )  # None: the training's own default
+    training = models.JSONField(
+        _("训练方式"), default=dict, blank=True
+    )  # what differs from the usual training, by the fields of ml.training_config.TrainingConfig
     new_samples = models.PositiveIntegerField(_("新样本"))
     champion = models.ForeignKey(
         ModelVersion,

@@ -127,10 +127,19 @@ def start_run(
     rounds: int | None = None,
     min_labels: int | None = None,
     force: bool = False,
+    training: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Start a run, or raise RunActive or TooFewLabels. `force` trains even without new samples."""
+    """Start a run, or raise RunActive, TooFewLabels or TrainingError.
+
+    `force` trains even without new samples; `training` is what differs from the usual training, e.g. {"strategy":
+    "fedavg"}.
+    """
     if problem := federation.launcher_problem():
         raise TrainingError(problem)
+    try:
+        federation.configure_training(training or {}, first=True, rounds=rounds)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     active = Run.objects.active()
     if active is not None:
         raise RunActive(f"训练 {active} 正在进行（{active.get_state_display()}），等它结束再开始新的一次")
@@ -147,6 +156,7 @@ def start_run(
             run = Run.objects.create(
                 trigger=trigger[:60],
                 rounds_planned=rounds,
+                training=dict(training or {}),
                 new_samples=plan.new_samples,
                 champion=plan.champion,
                 samples_until=plan.samples_until,
@@ -268,6 +278,7 @@ def make_spec(run: Run) -> federation.RunSpec:
         heldout_digest=run.heldout_digest,
         champion_digest=run.champion.digest if run.champion else None,
         rounds=run.rounds_planned,
+        training=run.training,
         deadline_seconds=settings.TRAINING_RUN_DEADLINE_SECONDS,
     )
 

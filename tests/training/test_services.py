@@ -205,6 +205,28 @@ def test_force_trains_without_new_samples(settings) -> None:
     assert start_run(trigger="command", force=True).new_samples == 12
 
 
+def test_a_strategy_goes_with_the_run_to_its_launcher() -> None:
+    import_counted("food", train=9, test=3)
+    run = start_run(trigger="command", min_labels=1, training={"strategy": "fedavg", "local_steps": 2})
+    run.refresh_from_db()
+    assert services.make_spec(run).training == {"strategy": "fedavg", "local_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"strategy": "fedprox"}, "strategy is 'fedprox'"),
+        ({"epochs": 3}, "epochs"),
+        ({"local_steps": 0}, "local_steps"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_there_is_a_run(training, words: str) -> None:
+    import_counted("food", train=9, test=3)
+    with pytest.raises(TrainingError, match=words):
+        start_run(trigger="command", min_labels=1, training=training)
+    assert not Run.objects.exists()
+
+
 def test_while_a_run_is_active_none_starts_even_by_force() -> None:
     import_counted("food", train=9, test=3)
     active = start_run(trigger="command", min_labels=1)

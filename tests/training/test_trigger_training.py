@@ -52,6 +52,18 @@ def ready(store, launcher: ScriptedLauncher, service: SayingService) -> str:
     return digest
 
 
+def test_the_options_of_a_strategy_are_kept_with_the_run(ready: str) -> None:
+    options = ["--strategy", "scaffold", "--local-steps", "3", "--local-rate", "0.2", "--encoding", "fp16"]
+    assert trigger(*options, "--optimizer", "sgd") == 0
+    assert Run.objects.get().training == {
+        "strategy": "scaffold",
+        "local_steps": 3,
+        "local_learning_rate": 0.2,
+        "server_optimizer": "sgd",
+        "encoding": "fp16",
+    }
+
+
 # -- Exit statuses ---------------------------------------------------------------------------------------------------
 
 

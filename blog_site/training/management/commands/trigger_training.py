@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 from rich.console import Console
 
+from blog_site.training import federation
 from blog_site.training.models import Run
 from blog_site.training.services import (
     RunActive,
@@ -48,6 +49,25 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--rounds", type=positive, help="rounds of exchange (default: 160 at first, then 60)"
+        )
+        parser.add_argument(
+            "--strategy",
+            choices=list(federation.LOCAL_TRAINING),
+            help="fedsgd averages gradients (default); the others train at the sites and average what that moved",
+        )
+        parser.add_argument(
+            "--local-steps", type=positive, help="batches a site trains on in a round (default: by strategy)"
+        )
+        parser.add_argument(
+            "--local-rate", type=float, help="learning rate at the sites (default: by strategy)"
+        )
+        parser.add_argument(
+            "--optimizer", choices=("sgd", "adam", "adamw"), help="the aggregator's (default: adamw)"
+        )
+        parser.add_argument(
+            "--encoding",
+            choices=("lossless", "fp16", "topk"),
+            help="of what sites send up (default: lossless)",
         )
         parser.add_argument(
             "--min-labels", type=int, help="new samples needed (default: TRAINING_MIN_LABELS)"
@@ -89,6 +109,7 @@ class Command(BaseCommand):
                 rounds=options["rounds"],
                 min_labels=options["min_labels"],
                 force=options["force"],
+                training=read_training(options),
             )
         except TooFewLabels as error:
             self._refuse(options, str(error), EXIT_TOO_FEW)
@@ -134,6 +155,18 @@ class Command(BaseCommand):
         self._answer(options, {"error": reason})
         self.stderr.write(reason)
         sys.exit(exit_code)
+
+
+def read_training(options: dict[str, Any]) -> dict[str, Any]:
+    """What the options change of the usual training, by the names of its fields."""
+    names = {
+        "strategy": "strategy",
+        "local_steps": "local_steps",
+        "local_rate": "local_learning_rate",
+        "optimizer": "server_optimizer",
+        "encoding": "encoding",
+    }
+    return {field: options[name] for name, field in names.items() if options[name] is not None}
 
 
 def describe_plan(plan: RunPlan) -> dict[str, Any]:
