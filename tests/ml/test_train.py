@@ -12,7 +12,7 @@ from torch.nn import functional
 from ml.data import Dataset, collate, epoch_batches
 from ml.model import ROW_PARAMETERS, ModelConfig, SentimentLSTM, build_model, initial_parameters
 from ml.optimizer import ServerOptimizer
-from ml.train import RoundProgress, batch_gradient, evaluate, train_centrally
+from ml.train import RoundProgress, batch_gradient, choose_device, evaluate, train_centrally
 from ml.training_config import RETRAINING, TrainingConfig
 from ml.vocabulary import Vocabulary
 
@@ -156,3 +156,23 @@ def test_a_training_configuration_survives_a_round_trip_and_unknown_keys_are_ref
     assert TrainingConfig.from_json(RETRAINING.to_json()) == RETRAINING
     with pytest.raises(ValueError, match="patience"):
         TrainingConfig.from_json({**RETRAINING.to_json(), "patience": 3})
+
+
+def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="no CUDA device"):
+        choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gradient_taken_on_cuda_is_that_of_the_cpu(
+    model: SentimentLSTM, config: ModelConfig, dataset: Dataset
+) -> None:
+    batch = collate(dataset, np.arange(64))
+    on_cpu = batch_gradient(model, batch, 0.05)
+    there = {name: value.detach().cuda() for name, value in model.named_parameters()}
+    on_cuda = batch_gradient(build_model(config, there).eval(), batch, 0.05)
+    for name, value in on_cpu.sums.items():
+        found = on_cuda.sums[name].to_dense().cpu()
+        torch.testing.assert_close(found, value.to_dense(), rtol=1e-3, atol=1e-4)
