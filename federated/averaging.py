@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,11 @@ SUM_LIMIT: Final = 2.0 ** (
     62 - FRACTION_BITS
 )  # of the magnitude of a sum, about a million; int64 holds twice that
 MAX_NORM_PER_SAMPLE: Final = 1_000.0  # of a gradient; training clips the average at a few units
+_ROUNDER: Final = np.float64(1.5 * 2.0**52)
+_ROUNDER_BITS: Final = _ROUNDER.view(np.int64)
+_SMALL: Final = 2.0 ** (
+    50 - FRACTION_BITS
+)  # numbers below, 256, can be rounded by an addition, which is quicker
 _CHUNK: Final = 1 << 16  # numbers added at a time: the intermediate arrays stay in the processor's cache
 
 
@@ -36,7 +42,7 @@ def check_update(
     """Refuse an update with wrong names or shapes, numbers that are not finite, a norm beyond the bound, or no sample.
 
     The bound is MAX_NORM_PER_SAMPLE for each sample, and what `sites` sums of that size can add up to. Gives the
-    gradient by the names of the parameters, whole or as rows.
+    gradient by the names of the parameters, whole or in parts, with its norms.
     """
     try:
         parts = read_parts(update.gradients, shapes)
@@ -65,6 +71,7 @@ def check_update(
                 f"site {update.site}: {name} has norm {norm:.3g}, at most {bound:.3g} is taken "
                 f"for {update.batch.samples} samples"
             )
+        parts[name] = replace(part, norm=norm)
     return parts
 
 
@@ -120,15 +127,15 @@ class GradientSum:
             matrix, few = total.reshape(self._shapes[name]), max(1, _CHUNK // self._shapes[name][1])
             for start in range(0, len(part.rows), few):
                 rows = part.rows[start : start + few]
-                matrix[rows] += _fixed_point(part.values[start : start + few])
+                matrix[rows] += fixed_point(part.values[start : start + few], part.norm)
             if touched is not None:
                 touched[part.rows] = True
         elif part.indices is not None:
-            total[part.indices] += _fixed_point(part.values)
+            total[part.indices] += fixed_point(part.values, part.norm)
             if touched is not None:
                 touched[part.indices // self._shapes[name][1]] = True
         else:
-            _add_fixed_point(total, part.values.reshape(-1))
+            _addfixed_point(total, part.values.reshape(-1), part.norm)
             if touched is not None:
                 touched |= part.values.any(axis=1)
 
@@ -176,13 +183,20 @@ class GradientSum:
         self.updates = self.samples = 0
 
 
-def _add_fixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating]) -> None:
+def _addfixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating], norm: float) -> None:
     for start in range(0, len(flat), _CHUNK):
-        total[start : start + _CHUNK] += _fixed_point(flat[start : start + _CHUNK])
+        total[start : start + _CHUNK] += fixed_point(flat[start : start + _CHUNK], norm)
 
 
-def _fixed_point(values: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+def fixed_point(values: npt.NDArray[np.floating], norm: float) -> npt.NDArray[np.int64]:
+    """Round to multiples of 2^-42, half to even; `norm` bounds every number."""
     scaled = np.multiply(values, 2.0**FRACTION_BITS, dtype=np.float64)
+    if norm < _SMALL:
+        # Beside 1.5 · 2^52 a double has no room for a fraction: the sum is rounded, and its bits are the integer's.
+        scaled += _ROUNDER
+        bits: npt.NDArray[np.int64] = scaled.view(np.int64)
+        bits -= _ROUNDER_BITS
+        return bits
     fixed: npt.NDArray[np.int64] = np.rint(scaled, out=scaled).astype(np.int64)
     return fixed
 

@@ -3,13 +3,14 @@
     checkpoint.safetensors    the optimizer's whole state after some round, and the plan; replaced now and then
     rounds.journal            each round since: the averaged gradient as it was applied, and the round's record
 
-A round is in the journal before it is applied, and applied before anybody hears of the next one. Replaying it makes
-the same arithmetic on the same numbers, so nobody can tell that there was an interruption. Writing survives the death
-of the process, not of the machine: after a power cut the last rounds may be gone, and are trained again.
+A round is in the journal, and applied, before anybody hears of the next one. Replaying it makes the same arithmetic on
+the same numbers, so nobody can tell that there was an interruption. Writing survives the death of the process, not of
+the machine: after a power cut the last rounds may be gone, and are trained again.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from federated.protocol import MessageError, Tensors, decode_message, encode_message
+from federated.protocol import MessageError, Tensors, decode_message, encode_message, encode_parts
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
@@ -51,18 +52,26 @@ class Journal:
 
     def write_checkpoint(self, header: Mapping[str, Any], state: Tensors) -> None:
         """Keep a whole state; rounds written before it are no longer needed. Raises OSError (StoreError)."""
-        self.close()
         write_whole(self._checkpoint, encode_message(header, state))
-        # A death between the two leaves rounds that the checkpoint holds already; reading passes over them.
-        self._rounds.unlink(missing_ok=True)
+        # Later rounds are written over the earlier ones, which is cheaper than into a new file. What is left behind
+        # them, whole or not, the checkpoint holds already: whoever reads passes over it, by the rounds' numbers.
+        if self._file is None:
+            self._rounds.unlink(missing_ok=True)
+        else:
+            self._file.seek(0)
 
     def append(self, record: Mapping[str, Any], gradient: Tensors) -> None:
-        """Write a round down before it is applied. Raises OSError."""
-        message = encode_message({"record": record}, gradient)
+        """Write a round down before anybody hears of the next one. Raises OSError."""
+        parts = encode_parts({"record": record}, gradient)
+        checksum = 0
+        for part in parts:
+            checksum = zlib.crc32(part, checksum)
         if self._file is None:
-            self._file = self._rounds.open("ab", buffering=0)
-        self._file.write(_FRAME.pack(_MAGIC, zlib.crc32(message), len(message)))
-        self._file.write(message)
+            self._rounds.touch()
+            self._file = self._rounds.open("r+b", buffering=0)
+            self._file.seek(0, os.SEEK_END)
+        for part in (_FRAME.pack(_MAGIC, checksum, sum(map(len, parts))), *parts):
+            self._file.write(part)
 
     def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:
         """Give the last whole state. Raises JournalError."""
@@ -72,7 +81,10 @@ class Journal:
             raise JournalError(f"{self._checkpoint}: {error}; start another run") from error
 
     def read_rounds(self) -> Iterator[Entry]:
-        """Give the rounds since, in order; a last one that was being written when the process died is cut off."""
+        """Give the rounds since, in order, and perhaps some that the checkpoint holds already.
+
+        A last one that was being written when the process died is cut off.
+        """
         self.close()
         if not self._rounds.exists():
             return

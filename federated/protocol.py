@@ -45,6 +45,11 @@ class MessageError(ValueError):
 
 def encode_message(header: Mapping[str, Any], tensors: Tensors) -> bytes:
     """Lay a header and tensors into one safetensors file (github.com/huggingface/safetensors)."""
+    return b"".join(encode_parts(header, tensors))
+
+
+def encode_parts(header: Mapping[str, Any], tensors: Tensors) -> list[Any]:
+    """Give a message as the buffers that make it up, one after another: the tensors themselves are among them."""
     table: dict[str, Any] = {"__metadata__": {"header": json.dumps(header, ensure_ascii=False)}}
     # Those of larger numbers first, so that each begins at a multiple of its numbers' size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
@@ -63,7 +68,7 @@ def encode_message(header: Mapping[str, Any], tensors: Tensors) -> bytes:
         }
     head = json.dumps(table, ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
+    return [len(head).to_bytes(8, "little"), head, *(part.reshape(-1).view(np.uint8) for part in parts)]
 
 
 def decode_message(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any], Tensors]:

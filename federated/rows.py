@@ -8,6 +8,7 @@ in a gradient, and unchanged in parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,7 @@ class Part:
     values: np.ndarray  # the whole tensor, its rows (R, E), or its entries (N,)
     rows: np.ndarray | None = None  # int32 (R,), ascending
     indices: np.ndarray | None = None  # int32 (N,), ascending
+    norm: float = math.inf  # of the values, where it has been taken
 
     @property
     def whole(self) -> bool:

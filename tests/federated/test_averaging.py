@@ -16,6 +16,7 @@ from federated.averaging import (
     InconsistentUpdates,
     average_gradients,
     check_update,
+    fixed_point,
 )
 from federated.protocol import Metrics, Tensors, Update
 from federated.rows import pack_tensors, unpack_tensors
@@ -187,6 +188,19 @@ def test_the_sum_is_that_of_exact_arithmetic_to_a_part_in_a_trillion() -> None:
         ]
         expected = np.array(exact, np.float64).astype(np.float32).reshape(average.shape)
         np.testing.assert_allclose(average, expected, rtol=2**-23, atol=2.0**-43)
+
+
+@given(
+    values=st.lists(st.floats(-900.0, 900.0, width=32), min_size=1, max_size=40),
+    fraction=st.integers(-(2**46), 2**46),
+)
+def test_small_and_large_numbers_are_rounded_alike_half_to_even(values: list[float], fraction: int) -> None:
+    """Small ones are rounded by a quicker way, which must give the same integers."""
+    halves = [(fraction + 0.5) * 2.0**-42, -(fraction + 0.5) * 2.0**-42]
+    for numbers in (np.array(values, np.float32), np.array(halves, np.float64)):
+        exact = np.rint(numbers.astype(np.float64) * 2.0**42).astype(np.int64)
+        for norm in (float(np.linalg.norm(numbers.astype(np.float64))), math.inf):
+            assert np.array_equal(fixed_point(numbers, norm), exact)
 
 
 def test_a_refused_update_leaves_the_sum_as_it_was() -> None:

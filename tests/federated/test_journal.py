@@ -15,11 +15,18 @@ def gradient(number: int) -> Tensors:
     return {"output.bias": np.full(3, number, np.float32), "embedding.weight": np.eye(4, 2, dtype=np.float32)}
 
 
-def written(folder: Path, rounds: int) -> Journal:
+def open_journal(folder: Path, rounds: int) -> Journal:
+    """A journal that its aggregator is writing."""
     journal = Journal(folder)
     journal.write_checkpoint({"round": 0}, gradient(0))
     for number in range(1, rounds + 1):
         journal.append({"number": number}, gradient(number))
+    return journal
+
+
+def written(folder: Path, rounds: int) -> Journal:
+    """The same, when its aggregator is gone."""
+    journal = open_journal(folder, rounds)
     journal.close()
     return journal
 
@@ -76,13 +83,28 @@ def test_a_damaged_round_and_what_follows_it_are_not_believed(tmp_path: Path) ->
 
 
 def test_a_checkpoint_takes_the_place_of_the_rounds_before_it(tmp_path: Path) -> None:
-    journal = written(tmp_path, 3)
+    journal = open_journal(tmp_path, 3)
+    size = (tmp_path / "rounds.journal").stat().st_size
     journal.write_checkpoint({"round": 3}, gradient(3))
-    assert numbers(journal) == []
     journal.append({"number": 4}, gradient(4))
     journal.close()
+    assert (tmp_path / "rounds.journal").stat().st_size == size, "written over the first, into the same file"
     assert Journal(tmp_path).read_checkpoint()[0] == {"round": 3}
-    assert numbers(Journal(tmp_path)) == [4]
+    first, *others = numbers(Journal(tmp_path))
+    assert first == 4
+    assert all(number <= 3 for number in others), "which the checkpoint holds already"
+
+
+def test_rounds_follow_what_an_earlier_checkpoint_left_behind(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, 3)
+    journal.write_checkpoint({"round": 3}, gradient(3))
+    journal.append({"number": 4, "long": "x" * 50}, gradient(4))  # ends amid the second of the earlier rounds
+    journal.close()
+    again = Journal(tmp_path)
+    assert numbers(again) == [4]
+    again.append({"number": 5}, gradient(5))
+    again.close()
+    assert numbers(Journal(tmp_path)) == [4, 5]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 64])
