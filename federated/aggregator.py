@@ -98,7 +98,7 @@ class Aggregator:
         self._refusals = Refusals(progress)
         # More than half of the sites: a run must not become one site's model because the others died.
         self._min_sites = min_sites if min_sites is not None else len(spec.sites) // 2 + 1
-        self._network = network or FIRST_NETWORK
+        self._network = replace(network or FIRST_NETWORK, **spec.network)
         self._champion = self._load_champion()
         self._changed = threading.Condition()
         self._joined: dict[str, Counter[str]] = {}  # site → its token counts
@@ -359,7 +359,10 @@ class Aggregator:
             counts.update(site_counts)
         base = None if self._champion is None else self._champion.vocabulary
         self._vocabulary = build_vocabulary(
-            counts, max_size=VOCABULARY_MAX_SIZE, min_count=VOCABULARY_MIN_COUNT, base=base
+            counts,
+            max_size=self.spec.vocabulary.get("max_size", VOCABULARY_MAX_SIZE),
+            min_count=self.spec.vocabulary.get("min_count", VOCABULARY_MIN_COUNT),
+            base=base,
         )
         if self._champion is None:
             self._model_config = replace(self._network, vocabulary_size=len(self._vocabulary))
