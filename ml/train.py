@@ -42,6 +42,7 @@ class RoundProgress:
     loss: float  # mean over the round's samples
     accuracy: float
     step: StepReport
+    optimizer: ServerOptimizer
 
 
 def batch_gradient(model: SentimentLSTM, batch: Batch, label_smoothing: float) -> BatchGradient:
@@ -142,5 +143,5 @@ def train_centrally(
         report = optimizer.step({name: total / result.samples for name, total in result.sums.items()})
         if on_round is not None:
             loss, accuracy = result.loss_sum / result.samples, result.correct / result.samples
-            on_round(RoundProgress(number, training_config.rounds, loss, accuracy, report))
+            on_round(RoundProgress(number, training_config.rounds, loss, accuracy, report, optimizer))
     return build_model(model_config, optimizer.final_parameters(), words=words).eval()
