@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo` or `… test`. `… bench` makes
-# .venv-bench: Flower, whose pins contradict ours, so that `make bench-federated` can measure it too.
-# No root, no compiler for `demo`. A second run finds its stamp and ends at once; an interrupted one is continued.
+# Makes .venv and installs one set of requirements into it: `infra/setup/install.sh demo`, `… experiments` or `… test`.
+# `… bench` makes .venv-bench: Flower, whose pins contradict ours, so that `make bench-federated` can measure it too.
+# No root, no compiler for `demo` and `experiments`. A second run finds its stamp and ends at once; an interrupted one is continued.
 set -euo pipefail
 # pip answers Ctrl-C with an ordinary failure; without these, what comes after a failed step would be tried.
 trap 'exit 130' INT
@@ -13,11 +13,12 @@ readonly UV_VERSION=0.13.9    # only to find PyTorch's CPU builds; not kept
 
 set_name=${1:-}
 case $set_name in
-demo | test) readonly VENV=.venv ;;
+demo | experiments | test) readonly VENV=.venv ;;
 bench) readonly VENV=.venv-bench ;;
 *)
-    echo "usage: infra/setup/install.sh demo|test|bench" \
-        "  (demo: everything one machine needs; test: that and the tests' tools; bench: Flower, beside it)" >&2
+    echo "usage: infra/setup/install.sh demo|experiments|test|bench" \
+        "  (demo: everything one machine needs; experiments: that and the linear baseline's library;" \
+        "test: that and the tests' tools; bench: Flower, beside it)" >&2
     exit 2
     ;;
 esac
@@ -35,8 +36,9 @@ fingerprint() { # of all that decides what is installed; the path too, as a move
 
 stamped() { [ "$(cat "$VENV/installed-$1" 2>/dev/null)" = "$2" ]; }
 
-installed() { # everything in `demo` is in `test`
-    [ -x "$VENV/bin/python" ] && { stamped "$set_name" "$1" || stamped test "$1"; }
+installed() { # everything in `demo` is in `experiments`, and everything in that is in `test`
+    [ -x "$VENV/bin/python" ] || return 1
+    stamped "$set_name" "$1" || stamped test "$1" || { [ "$set_name" = demo ] && stamped experiments "$1"; }
 }
 
 is_python_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
