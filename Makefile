@@ -1,6 +1,6 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup test lint screenshots messages clean distclean
+.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup experiment-model test lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -15,6 +15,8 @@ help:
 	@echo '  make compare      the first model against the same network trained centrally on the same samples'
 	@echo '  make bench-federated   what a round of training costs beside the computing; a JSON line'
 	@echo '  make bench-flower-setup   install Flower into .venv-bench, for bench-federated to measure beside our engine'
+	@echo '  make experiment-model  the network, trained federatedly and centrally on a public corpus, against a linear model;'
+	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
 	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
 	@echo '  make lint         ruff, mypy and the import contracts'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
@@ -42,6 +44,12 @@ bench-federated:
 
 bench-flower-setup:
 	@infra/setup/install.sh bench
+
+# QUICK=0 is not quick.
+experiment-model:
+	@infra/setup/install.sh experiments
+	@exec $(VENV_PYTHON) -m federated.experiments.model $(if $(filter-out 0,$(QUICK)),--quick) \
+		$(if $(CORPUS),--corpus "$(CORPUS)") $(ARGS)
 
 setup-test:
 	@infra/setup/test_servers.sh
