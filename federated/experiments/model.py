@@ -347,7 +347,9 @@ def print_table(figures: Mapping[str, Any]) -> None:
         table.add_column(title, justify="right" if position else "left", no_wrap=not position)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # A pipe has no width of its own, and 80 columns would cut the header.
+    (console if console.is_terminal else Console(width=110)).print(table)
 
 
 if __name__ == "__main__":
