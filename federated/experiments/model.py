@@ -57,20 +57,21 @@ EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 130
 
 NETWORK: Final = ModelConfig(
     vocabulary_size=0,  # once its vocabulary is known
-    embedding_dim=96,
+    embedding_dim=128,
     hidden_dim=64,
     subword_buckets=2**16,
-    gram_buckets=2**17,
+    gram_buckets=2**18,
     dropout=0.5,
-    token_dropout=0.3,
+    token_dropout=0.4,
 )
 TRAINING: Final = TrainingConfig(
-    rounds=784,  # 4 epochs of 50,180 samples
+    rounds=1176,  # 6 epochs of 50,180 samples
     global_batch_size=256,
     learning_rate=4e-3,
-    warmup_rounds=39,  # 5 %
+    final_rate_fraction=0.02,
+    warmup_rounds=58,  # 5 %
     label_smoothing=0.05,
-    averaging_decay=0.99,
+    averaging_decay=0.997,
     max_length=192,
     strategy="fedsgd",
 )

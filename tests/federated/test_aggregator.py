@@ -453,7 +453,9 @@ async def test_rounds_over_the_wire_arrive_where_central_training_does(lead: Lea
         shards = [encode_dataset(examples[site], tokenizer, vocabulary, plan["max_length"]) for site in SITES]
 
         def take_gradient(parameters: dict[str, torch.Tensor], shard: Dataset) -> BatchGradient:
-            model = build_model(config, parameters).eval()  # nothing is dropped, since dropping is random
+            model = build_model(
+                config, parameters, words=vocabulary.tokens
+            ).eval()  # nothing is dropped, since dropping is random
             return batch_gradient(model, collate(shard, range(len(shard))), plan["label_smoothing"])
 
         start = {name: torch.from_numpy(value.copy()) for name, value in joined[0].parameters.items()}
