@@ -11,6 +11,7 @@ are cores. The last line is JSON; figures of one run are comparable with each ot
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import socket
@@ -19,8 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +30,34 @@ import psutil
 import torch
 from rich.console import Console
 
+from federated.aggregator import VOCABULARY_MAX_SIZE, VOCABULARY_MIN_COUNT
 from federated.flower_bench import measure_flower
 from federated.launch.local import LocalLauncher
 from federated.partition import partition_by_dirichlet
 from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
-from federated.rows import ROWS, VALUES, apply_changes
+from federated.rows import apply_changes, pack_tensors
 from federated.store import FolderStore, open_store
 from federated.trainer import AggregatorClient
 from ml.bootstrap import read_bootstrap_corpus
-from ml.data import encode_dataset
-from ml.model_config import ModelConfig
+from ml.data import Example, collate, encode_dataset
+from ml.model import build_model, initial_parameters
+from ml.model_config import FIRST_NETWORK
 from ml.text import split_of
 from ml.threads import available_cpus
 from ml.tokenizer import TokenizerSettings, make_tokenizer
-from ml.train import train_centrally
+from ml.train import batch_gradient, train_centrally
 from ml.training_config import FIRST_TRAINING
-from ml.vocabulary import build_vocabulary, count_tokens
+from ml.vocabulary import Vocabulary, build_vocabulary, count_tokens
 
-TOKENS_KNOWN = 12_000
-NETWORK = ModelConfig(
-    vocabulary_size=0, embedding_dim=256, hidden_dim=128
-)  # 3.5 M parameters with TOKENS_KNOWN
-BATCH_WORDS = 64 * 40  # 64 reviews of about 40 words
+# The network of a first training, larger: 3.5 M parameters with the vocabulary of the bootstrap corpus.
+NETWORK = replace(FIRST_NETWORK, embedding_dim=96, hidden_dim=160)
+BATCH_REVIEWS = 64
 WARM_UP_ROUNDS = 5
 SITES = 4
 MANY_SITES = 64
 MANY_SITES_ROUNDS = 6
 THROUGHPUT_ROUNDS = 40
+Pack = Callable[[Mapping[str, torch.Tensor]], Tensors]
 TOKEN = "only-for-this-benchmark"  # noqa: S105 - of a server on this machine that lives for seconds
 
 
@@ -69,7 +71,7 @@ class RoundCosts:
     aggregator_rss_mb: float  # at its highest
 
 
-def measure_rounds(rounds: int, sites: int, pack: Callable[[Tensors], Tensors]) -> RoundCosts:
+def measure_rounds(rounds: int, sites: int, pack: Pack) -> RoundCosts:
     """Run rounds of ready gradients, `pack`ed by each site, and measure them at the sites and at the aggregator."""
     with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
         address: Any = multiprocessing.get_context("spawn").Queue()
@@ -118,7 +120,7 @@ def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
         aggregator.lead()
 
 
-def run_sites(url: str, sites: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
+def run_sites(url: str, sites: int, pack: Pack) -> list[float]:
     """Let the sites answer all rounds, each in a process of its own up to SITES of them; gives one's round times."""
     if sites <= SITES:
         context = multiprocessing.get_context("spawn")
@@ -145,18 +147,17 @@ def run_sites(url: str, sites: int, pack: Callable[[Tensors], Tensors]) -> list[
     return collected[0]
 
 
-def answer_rounds(url: str, number: int, pack: Callable[[Tensors], Tensors], results: Any) -> None:
+def answer_rounds(url: str, number: int, pack: Pack, results: Any) -> None:
     results.put(answer(url, number, pack))
 
 
-def answer(url: str, number: int, pack: Callable[[Tensors], Tensors]) -> list[float]:
+def answer(url: str, number: int, pack: Pack) -> list[float]:
     """Answer every round but the last with a gradient that is ready; gives the seconds of each."""
     torch.set_num_threads(1)  # as where trainers share a machine
     client = AggregatorClient(url, f"{TOKEN}-{site_name(number)}")
-    counts = {f"词{index}": 2 for index in range(TOKENS_KNOWN - 2)}
-    header, parameters = client.join({"token_counts": counts})
+    header, parameters = client.join({"token_counts": count_words()})
     held = {name: torch.from_numpy(value).clone() for name, value in parameters.items()}
-    gradient = pack(make_gradient(parameters, number))  # as a trainer has it, once it has computed
+    gradient = pack(make_gradient(held, header["vocabulary"], number))  # ready, once it has been computed
     batch = {"samples": 64, "loss_sum": 64.0, "correct": 32}
     periods = []
     last = header["rounds"] - 1
@@ -169,29 +170,42 @@ def answer(url: str, number: int, pack: Callable[[Tensors], Tensors]) -> list[fl
     return periods
 
 
-def make_gradient(parameters: Tensors, seed: int) -> Tensors:
-    """A gradient as a batch of reviews gives it: small numbers, and few rows of the embedding touched."""
-    random = np.random.default_rng(seed)
-    gradient = {
-        name: random.normal(0, 1e-2, value.shape).astype(np.float32) for name, value in parameters.items()
-    }
-    embedding = gradient["embedding.weight"]
-    # Words are as frequent as their rank allows (Zipf's law, as Mandelbrot corrected it).
-    frequency = 1 / (np.arange(len(embedding)) + 2.7)
-    words = random.choice(len(embedding), BATCH_WORDS, p=frequency / frequency.sum())
-    untouched = np.ones(len(embedding), bool)
-    untouched[words] = False
-    embedding[untouched] = 0
-    return gradient
+def make_gradient(
+    parameters: Mapping[str, torch.Tensor], words: Sequence[str], number: int
+) -> dict[str, torch.Tensor]:
+    """The gradient of the reviews that are the number's."""
+    reviews = read_reviews()[number * BATCH_REVIEWS : (number + 1) * BATCH_REVIEWS]
+    tokenizer, config = make_tokenizer(TokenizerSettings()), FIRST_TRAINING
+    dataset = encode_dataset(reviews, tokenizer, Vocabulary(words), config.max_length)
+    model = build_model(replace(NETWORK, vocabulary_size=len(words)), parameters, words=words)
+    torch.manual_seed(number)
+    batch = collate(dataset, range(BATCH_REVIEWS))
+    return batch_gradient(model.train(), batch, config.label_smoothing).sums
 
 
 def make_gradients() -> list[Tensors]:
-    """Those that the sites of `measure_rounds` send."""
-    from ml.model import initial_parameters
+    """Those that the sites of `measure_rounds` send whole."""
+    words = make_vocabulary().tokens
+    parameters = initial_parameters(replace(NETWORK, vocabulary_size=len(words)), seed=0)
+    return [whole(make_gradient(parameters, words, number)) for number in range(SITES)]
 
-    network = ModelConfig(TOKENS_KNOWN, NETWORK.embedding_dim, NETWORK.hidden_dim)
-    parameters = {name: value.numpy() for name, value in initial_parameters(network, seed=0).items()}
-    return [make_gradient(parameters, number) for number in range(SITES)]
+
+@functools.cache
+def read_reviews() -> list[Example]:
+    """The training samples of the bootstrap corpus."""
+    return [example for example in read_bootstrap_corpus().examples if split_of(example.text) == "train"]
+
+
+@functools.cache
+def count_words() -> Mapping[str, int]:
+    """What each site says it has: the words of the whole corpus."""
+    tokenizer = make_tokenizer(TokenizerSettings())
+    return count_tokens((review.text for review in read_reviews()), tokenizer)
+
+
+def make_vocabulary() -> Vocabulary:
+    """The vocabulary that a run of these sites agrees on."""
+    return build_vocabulary(count_words(), max_size=VOCABULARY_MAX_SIZE, min_count=VOCABULARY_MIN_COUNT)
 
 
 def site_name(number: int) -> str:
@@ -217,7 +231,7 @@ def last_record(folder: Path) -> dict[str, Any]:
 
 def measure_throughput(console: Console) -> float:
     """Samples a second of SITES real trainers, against one central process with as many threads as cores."""
-    examples = [example for example in read_bootstrap_corpus().examples if split_of(example.text) == "train"]
+    examples = read_reviews()
     homes = partition_by_dirichlet([example.label for example in examples], sites=SITES, alpha=1.0, seed=0)
     with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
         root = Path(folder)
@@ -242,14 +256,13 @@ def measure_throughput(console: Console) -> float:
         )
         federated = time_run(LocalLauncher(root / "runs", TOKEN), spec, console)
     tokenizer = make_tokenizer(TokenizerSettings())
-    vocabulary = build_vocabulary(
-        count_tokens((example.text for example in examples), tokenizer), max_size=TOKENS_KNOWN, min_count=2
-    )
+    vocabulary = make_vocabulary()
     config = FIRST_TRAINING.with_rounds(THROUGHPUT_ROUNDS)
     dataset = encode_dataset(examples, tokenizer, vocabulary, config.max_length)
     torch.set_num_threads(available_cpus())
     began = time.perf_counter()
-    train_centrally([dataset], ModelConfig(vocabulary_size=len(vocabulary)), config)
+    network = replace(FIRST_NETWORK, vocabulary_size=len(vocabulary))
+    train_centrally([dataset], network, config, words=vocabulary.tokens)
     return (time.perf_counter() - began) / federated
 
 
@@ -272,17 +285,10 @@ def time_run(launcher: LocalLauncher, spec: RunSpec, console: Console) -> float:
         launcher.stop(spec.run)
 
 
-def whole(gradient: Tensors) -> Tensors:
+def whole(gradient: Mapping[str, torch.Tensor]) -> Tensors:
     """Send everything, and touch every row, so that everything comes down as well."""
-    return {name: np.where(value == 0, np.float32(1e-6), value) for name, value in gradient.items()}
-
-
-def touched_rows(gradient: Tensors) -> Tensors:
-    """Send of the embedding what the batch has touched, as trainers do."""
-    embedding = gradient["embedding.weight"]
-    rows = np.flatnonzero(embedding.any(axis=1)).astype(np.int32)
-    others = {name: value for name, value in gradient.items() if value is not embedding}
-    return {**others, "embedding.weight" + ROWS: rows, "embedding.weight" + VALUES: embedding[rows]}
+    dense = {name: value.to_dense().numpy() for name, value in gradient.items()}
+    return {name: np.where(value == 0, np.float32(1e-6), value) for name, value in dense.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -293,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     with console.status(f"rounds of {SITES} sites, whole gradients"):
         dense = measure_rounds(options.rounds, SITES, whole)
     with console.status(f"rounds of {SITES} sites, touched rows"):
-        default = measure_rounds(options.rounds, SITES, touched_rows)
+        default = measure_rounds(options.rounds, SITES, pack_tensors)
     with console.status(f"memory with {MANY_SITES} sites"):
         many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, whole)
     with console.status("Flower's rounds, where it is installed: two minutes"):
@@ -317,9 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def count_parameters() -> int:
-    from ml.model import initial_parameters
-
-    network = ModelConfig(TOKENS_KNOWN, NETWORK.embedding_dim, NETWORK.hidden_dim)
+    network = replace(NETWORK, vocabulary_size=len(make_vocabulary()))
     return sum(value.numel() for value in initial_parameters(network, seed=0).values())
 
 
