@@ -1,6 +1,7 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup experiment-model test lint screenshots messages clean distclean
+.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup experiment-model experiment-noniid \
+	test lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -17,6 +18,7 @@ help:
 	@echo '  make bench-flower-setup   install Flower into .venv-bench, for bench-federated to measure beside our engine'
 	@echo '  make experiment-model  the network, trained federatedly and centrally on a public corpus, against a linear model;'
 	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
+	@echo '  make experiment-noniid   the strategies on non-IID data (CORPUS=zip; QUICK=1: minutes); report in docs/experiments'
 	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
 	@echo '  make lint         ruff, mypy and the import contracts'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
@@ -49,6 +51,12 @@ bench-flower-setup:
 experiment-model:
 	@infra/setup/install.sh experiments
 	@exec $(VENV_PYTHON) -m federated.experiments.model $(if $(filter-out 0,$(QUICK)),--quick) \
+		$(if $(CORPUS),--corpus "$(CORPUS)") $(ARGS)
+
+# What was interrupted goes on where it stopped; what is done lies in var/experiments/noniid.
+experiment-noniid:
+	@infra/setup/install.sh demo
+	@exec $(VENV_PYTHON) -m federated.experiments.noniid $(if $(filter-out 0,$(QUICK)),--quick) \
 		$(if $(CORPUS),--corpus "$(CORPUS)") $(ARGS)
 
 setup-test:
