@@ -31,8 +31,10 @@ _COLOURS: Final = {  # of Okabe and Ito, told apart by the colour-blind too
     "fedsgd": "#0072B2",
     "fedsgd-sgd": "#56B4E9",
     "fedavg": "#D55E00",
+    "fedavg-half": "#B8A000",
     "fedopt": "#009E73",
     "scaffold": "#CC79A7",
+    "scaffold-half": "#999999",
     "fedsgd fp16": "#E69F00",
     "fedsgd topk": "#009E73",
 }
@@ -80,9 +82,18 @@ class Trainings:
         self._all = [Training(**{key: run[key] for key in keys}) for run in document["runs"]]
 
     def of(self, method: str, split: str) -> list[Training]:
-        """Give a method's measured trainings on a split, one a seed; central training knows no split."""
+        """Give a method's whole trainings on a split, one a seed; central training knows no split."""
+        return [run for run in self._made(method, split) if not run.failure]
+
+    def failed(self, method: str, split: str) -> str:
+        """Say how many of them ended early; empty when none did."""
+        made = self._made(method, split)
+        failed = sum(bool(run.failure) for run in made)
+        return f"{failed} of {len(made)} failed" if failed else ""
+
+    def _made(self, method: str, split: str) -> list[Training]:
         wanted = "pooled" if method == "central" else split
-        return [run for run in self._all if (run.method, run.split) == (method, wanted) and run.columns]
+        return [run for run in self._all if (run.method, run.split) == (method, wanted)]
 
     def methods(self, *, encoded: bool = False) -> list[str]:
         """Name the methods, or those that are an encoding of gradient averaging."""
@@ -167,7 +178,7 @@ def tabulate(trainings: Trainings) -> str:
     if failures := trainings.failures():
         parts += _section(
             "Trainings that ended early",
-            "Above they count with what they had reached.",
+            "Their numbers ran away, and the aggregator refused them. Above they are counted, but are in no mean.",
             "\n".join(map(_tell_failure, failures)),
         )
     return "\n\n".join(parts)
@@ -180,7 +191,10 @@ def _section(title: str, note: str, table: str) -> list[str]:
 def _by_split(trainings: Trainings, tell: Callable[[list[Training]], str]) -> str:
     rows = []
     for method in trainings.methods():
-        cells = [tell(runs) if (runs := trainings.of(method, split)) else "–" for split in SPLITS]
+        cells = []
+        for split in SPLITS:
+            runs, failed = trainings.of(method, split), trainings.failed(method, split)
+            cells.append("; ".join(filter(None, [tell(runs) if runs else "", failed])) or "–")
         rows.append([method, *cells])
     return markdown_table(["", *SPLITS.values()], rows)
 
@@ -321,7 +335,7 @@ def draw_encodings(trainings: Trainings, path: Path) -> None:
             end = mean(run.final("bytes_up") for run in runs), mean(run.final("accuracy") for run in runs)
             told = "lossless" if method == "fedsgd" else method.removeprefix("fedsgd ")
             axes.annotate(
-                told, end, xytext=(0, 8), textcoords="offset points", color=_COLOURS[method], ha="center"
+                told, end, xytext=(0, -18), textcoords="offset points", color=_COLOURS[method], ha="center"
             )
     axes.set_xscale("log")
     axes.set(
