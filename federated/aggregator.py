@@ -101,7 +101,8 @@ class Aggregator:
         self._network = replace(network or FIRST_NETWORK, **spec.network)
         self._champion = self._load_champion()
         self._changed = threading.Condition()
-        self._joined: dict[str, Counter[str]] = {}  # site → its token counts
+        self._joined: set[str] = set()
+        self._token_counts: Counter[str] = Counter()  # of all sites together, until the vocabulary is made
         self._missing: set[str] = set()
         self._absences: Counter[str] = Counter()  # site → how often it was waited for in vain
         self._round = 0  # 0 until the sites have joined
@@ -152,7 +153,9 @@ class Aggregator:
         """Take a site in; one that comes late, or back, starts in the present round."""
         with self._changed:
             self._refuse_unreliable(site)
-            self._joined[site] = Counter(token_counts)
+            if site not in self._joined and self._round == 0:  # of one that joins again they are in already
+                self._token_counts.update(token_counts)
+            self._joined.add(site)
             self._take_back(site)
             self._changed.notify_all()
 
@@ -308,13 +311,13 @@ class Aggregator:
 
     def _begin(self) -> None:
         everyone = set(self.spec.sites)
-        self._wait(lambda: self._joined.keys() == everyone, self.spec.join_deadline_seconds)
-        self._leave_out(everyone - self._joined.keys(), "did not join")
+        self._wait(lambda: self._joined == everyone, self.spec.join_deadline_seconds)
+        self._leave_out(everyone - self._joined, "did not join")
         if len(self._joined) < self._min_sites:
             raise RunFailed(
                 f"{len(self._joined)} of {len(everyone)} sites joined within "
                 f"{self.spec.join_deadline_seconds:.0f} s, {self._min_sites} are needed; "
-                f"missing: {', '.join(sorted(everyone - self._joined.keys()))}"
+                f"missing: {', '.join(sorted(everyone - self._joined))}"
             )
         self._draw_start()
         self._keep_state()
@@ -329,7 +332,7 @@ class Aggregator:
         self._optimizer = ServerOptimizer.from_state(tensors, self._strategy.server_config(self.config))
         self._make_room()
         self.records = [RoundRecord(**record) for record in header["records"]]
-        self._joined = {site: Counter() for site in header["joined"]} | self._joined
+        self._joined |= set(header["joined"])
         for entry in self._journal.read_rounds():
             if entry.record["number"] == len(self.records) + 1:
                 self._apply(entry.gradient, RoundRecord(**entry.record))
@@ -354,9 +357,7 @@ class Aggregator:
         self._journal.write_checkpoint(header, state)
 
     def _draw_start(self) -> None:
-        counts: Counter[str] = Counter()
-        for site_counts in self._joined.values():
-            counts.update(site_counts)
+        counts, self._token_counts = self._token_counts, Counter()
         base = None if self._champion is None else self._champion.vocabulary
         self._vocabulary = build_vocabulary(
             counts,
@@ -424,7 +425,7 @@ class Aggregator:
 
     def _lead_round(self) -> None:
         self._wait(self._everyone_answered, self.spec.round_deadline_seconds)
-        late = self._joined.keys() - self._missing - self._answers.keys()
+        late = self._joined - self._missing - self._answers.keys()
         self._leave_out(late, f"did not answer round {self._round}")
         if len(self._answers) < self._min_sites:
             self._wait_for_quorum()
@@ -444,7 +445,7 @@ class Aggregator:
         self._progress.write("phase", {"phase": "training"})
 
     def _everyone_answered(self) -> bool:
-        return bool(self._answers) and self._joined.keys() - self._missing <= self._answers.keys()
+        return bool(self._answers) and self._joined - self._missing <= self._answers.keys()
 
     def _leave_out(self, sites: set[str], why: str) -> None:
         if sites:

@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import os
 import socket
 import statistics
 import sys
@@ -32,7 +33,7 @@ from rich.console import Console
 
 from federated.aggregator import VOCABULARY_MAX_SIZE, VOCABULARY_MIN_COUNT
 from federated.flower_bench import measure_flower
-from federated.launch.local import LocalLauncher
+from federated.launch.local import AGGREGATOR_MEMORY, LocalLauncher
 from federated.partition import partition_by_dirichlet
 from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
 from federated.rows import apply_changes, pack_tensors
@@ -78,7 +79,10 @@ def measure_rounds(rounds: int, sites: int, pack: Pack) -> RoundCosts:
         serving = multiprocessing.get_context("spawn").Process(
             target=serve, args=(folder, sites, rounds + WARM_UP_ROUNDS, address)
         )
+        os.environ |= AGGREGATOR_MEMORY  # as its launcher starts it; read when a process begins
         serving.start()
+        for name in AGGREGATOR_MEMORY:
+            del os.environ[name]
         try:
             url = f"http://127.0.0.1:{address.get(timeout=120)}"
             periods = run_sites(url, sites, pack)

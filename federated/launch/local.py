@@ -33,6 +33,8 @@ from ml.threads import available_cpus
 
 log = logging.getLogger(__name__)
 
+# glibc gives every thread an arena of its own, which keeps what was freed: with a thread for each site it adds up.
+AGGREGATOR_MEMORY = {"MALLOC_ARENA_MAX": "2"}
 AGGREGATOR = "aggregator"
 STOP_SECONDS = 3  # between SIGTERM and SIGKILL
 START_SECONDS = 60  # in which whoever starts a run has surely started its processes
@@ -172,6 +174,7 @@ class LocalLauncher:
         tokens = {site: self._token(spec.run, site) for site in spec.sites}
         # It computes while the sites wait for it, so it may take all processors.
         environment = {TOKENS_VARIABLE: json.dumps(tokens), "OMP_NUM_THREADS": str(available_cpus())}
+        environment |= AGGREGATOR_MEMORY
         return start_process(AGGREGATOR, command, environment, work_dir, pass_fds=(listener.fileno(),))
 
     def _start_trainer(self, spec: RunSpec, site: str, port: int) -> StartedProcess:
