@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,15 @@ def test_free_ports_are_taken_in_silence() -> None:
     assert console.file.getvalue() == ""
 
 
+@pytest.fixture
+def _heeds_interrupts() -> Iterator[None]:
+    """As a terminal starts a process; what is started in the background may ignore Ctrl-C from its birth."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_interrupts")
 def test_while_stopping_a_second_interrupt_is_ignored() -> None:
     with ignore_interrupts():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
