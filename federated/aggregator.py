@@ -51,12 +51,12 @@ from federated.report import conclude_run
 from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
 from federated.server import AggregatorServer, Refused
 from federated.store import FolderStore, StoreError, open_store
-from federated.strategies import CONTROL, STRATEGIES
+from federated.strategies import STRATEGIES, network_tensors
 from federated.tls import TlsError, make_server_context
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
 from ml.model_config import FIRST_NETWORK, ModelConfig
-from ml.optimizer import ServerOptimizer, learning_rate_at
+from ml.optimizer import ServerOptimizer, local_rate_at
 from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import Vocabulary, build_vocabulary
@@ -86,9 +86,7 @@ class Aggregator:
         journal: Journal,
         *,
         min_sites: int | None = None,
-        network: ModelConfig | None = None,
     ) -> None:
-        """`network` gives the sizes of a first training's network but for its vocabulary; None takes the usual ones."""
         self.spec = spec
         self._journal = journal
         self._resuming = journal.exists()
@@ -98,7 +96,7 @@ class Aggregator:
         self._refusals = Refusals(progress)
         # More than half of the sites: a run must not become one site's model because the others died.
         self._min_sites = min_sites if min_sites is not None else len(spec.sites) // 2 + 1
-        self._network = replace(network or FIRST_NETWORK, **spec.network)
+        self._network = replace(FIRST_NETWORK, **spec.network)
         self._champion = self._load_champion()
         self._changed = threading.Condition()
         self._joined: set[str] = set()
@@ -270,11 +268,7 @@ class Aggregator:
 
     def _conclude(self) -> None:
         self._progress.write("phase", {"phase": "evaluating"})
-        parameters = {
-            name: value.numpy()
-            for name, value in self._optimizer.final_parameters().items()
-            if not name.startswith(CONTROL)
-        }
+        parameters = pack_tensors(network_tensors(self._optimizer.final_parameters()))
         try:
             result = conclude_run(
                 spec=self.spec,
@@ -415,12 +409,11 @@ class Aggregator:
 
     def _header(self) -> dict[str, Any]:
         validate = self._round == self.config.rounds or self._round % VALIDATE_EVERY_ROUNDS == 0
-        rate = learning_rate_at(self._round - 1, self.config) / self.config.learning_rate
         return {
             "round": self._round,
             "done": self._round > self.config.rounds,
             "validate": validate,
-            "local_rate": self.config.local_learning_rate * rate,
+            "local_rate": local_rate_at(self._round - 1, self.config),
         }
 
     def _lead_round(self) -> None:

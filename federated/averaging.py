@@ -135,7 +135,7 @@ class GradientSum:
             if touched is not None:
                 touched[part.indices // self._shapes[name][1]] = True
         else:
-            _addfixed_point(total, part.values.reshape(-1), part.norm)
+            _add_fixed_point(total, part.values.reshape(-1), part.norm)
             if touched is not None:
                 touched |= part.values.any(axis=1)
 
@@ -183,7 +183,7 @@ class GradientSum:
         self.updates = self.samples = 0
 
 
-def _addfixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating], norm: float) -> None:
+def _add_fixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating], norm: float) -> None:
     for start in range(0, len(flat), _CHUNK):
         total[start : start + _CHUNK] += fixed_point(flat[start : start + _CHUNK], norm)
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,11 @@ from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
 from federated.rows import apply_changes, pack_tensors
 from federated.store import FolderStore, open_store
 from federated.trainer import AggregatorClient
+from ml import model
 from ml.bootstrap import read_bootstrap_corpus
 from ml.data import Example, collate, encode_dataset
 from ml.model import build_model, initial_parameters
-from ml.model_config import FIRST_NETWORK
+from ml.model_config import FIRST_NETWORK, ModelConfig
 from ml.text import split_of
 from ml.threads import available_cpus
 from ml.tokenizer import TokenizerSettings, make_tokenizer
@@ -112,11 +113,12 @@ def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
         sites={site_name(number): SiteSpec(shard, 10**6, shard, 0) for number in range(sites)},
         heldout_digest=shard,
         champion_digest=None,
+        network=NETWORK.to_json(),
         rounds=rounds + 1,  # the last is never answered: nothing is to be concluded
         deadline_seconds=600,
     )
     progress = ProgressLog(Path(folder) / "progress.jsonl")
-    aggregator = Aggregator(spec, store, progress, Journal(Path(folder)), network=NETWORK)
+    aggregator = Aggregator(spec, store, progress, Journal(Path(folder)))
     listener = socket.create_server(("127.0.0.1", 0), backlog=sites + 8)
     tokens = {site: f"{TOKEN}-{site}" for site in spec.sites}
     with AggregatorServer(listener, aggregator, tokens).serving():
@@ -140,6 +142,8 @@ def run_sites(url: str, sites: int, pack: Pack) -> list[float]:
             process.join()
         return periods
     collected: list[list[float]] = []
+    for number in range(SITES):  # not by all threads at once
+        make_gradient(number)
     threads = [
         threading.Thread(target=lambda number=number: collected.append(answer(url, number, pack)))
         for number in range(sites)
@@ -161,7 +165,7 @@ def answer(url: str, number: int, pack: Pack) -> list[float]:
     client = AggregatorClient(url, f"{TOKEN}-{site_name(number)}")
     header, parameters = client.join({"token_counts": count_words()})
     held = {name: torch.from_numpy(value).clone() for name, value in parameters.items()}
-    gradient = pack(make_gradient(held, header["vocabulary"], number))  # ready, once it has been computed
+    gradient = pack(make_gradient(number % SITES))
     batch = {"samples": 64, "loss_sum": 64.0, "correct": 32}
     periods = []
     last = header["rounds"] - 1
@@ -174,24 +178,22 @@ def answer(url: str, number: int, pack: Pack) -> list[float]:
     return periods
 
 
-def make_gradient(
-    parameters: Mapping[str, torch.Tensor], words: Sequence[str], number: int
-) -> dict[str, torch.Tensor]:
-    """The gradient of the reviews that are the number's."""
+@functools.cache
+def make_gradient(number: int) -> dict[str, torch.Tensor]:
+    """The gradient of the reviews that are the number's, at a first training's start; computed once a process."""
     reviews = read_reviews()[number * BATCH_REVIEWS : (number + 1) * BATCH_REVIEWS]
-    tokenizer, config = make_tokenizer(TokenizerSettings()), FIRST_TRAINING
-    dataset = encode_dataset(reviews, tokenizer, Vocabulary(words), config.max_length)
-    model = build_model(replace(NETWORK, vocabulary_size=len(words)), parameters, words=words)
+    vocabulary, config = make_vocabulary(), FIRST_TRAINING
+    dataset = encode_dataset(reviews, make_tokenizer(TokenizerSettings()), vocabulary, config.max_length)
+    network = build_model(size_network(), initial_parameters(size_network(), seed=0), words=vocabulary.tokens)
     torch.manual_seed(number)
-    batch = collate(dataset, range(BATCH_REVIEWS))
-    return batch_gradient(model.train(), batch, config.label_smoothing).sums
+    return batch_gradient(
+        network.train(), collate(dataset, range(BATCH_REVIEWS)), config.label_smoothing
+    ).sums
 
 
 def make_gradients() -> list[Tensors]:
     """Those that the sites of `measure_rounds` send whole."""
-    words = make_vocabulary().tokens
-    parameters = initial_parameters(replace(NETWORK, vocabulary_size=len(words)), seed=0)
-    return [whole(make_gradient(parameters, words, number)) for number in range(SITES)]
+    return [whole(make_gradient(number)) for number in range(SITES)]
 
 
 @functools.cache
@@ -207,9 +209,20 @@ def count_words() -> Mapping[str, int]:
     return count_tokens((review.text for review in read_reviews()), tokenizer)
 
 
+@functools.cache
 def make_vocabulary() -> Vocabulary:
     """The vocabulary that a run of these sites agrees on."""
     return build_vocabulary(count_words(), max_size=VOCABULARY_MAX_SIZE, min_count=VOCABULARY_MIN_COUNT)
+
+
+def size_network() -> ModelConfig:
+    """The network with this vocabulary."""
+    return replace(NETWORK, vocabulary_size=len(make_vocabulary()))
+
+
+def count_parameters() -> int:
+    """Those of the network."""
+    return model.count_parameters(size_network())
 
 
 def site_name(number: int) -> str:
@@ -324,11 +337,6 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print(json.dumps(figures))
     return 0
-
-
-def count_parameters() -> int:
-    network = replace(NETWORK, vocabulary_size=len(make_vocabulary()))
-    return sum(value.numel() for value in initial_parameters(network, seed=0).values())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Self
 import numpy as np
 import psutil
 
+from federated.launch.local import end_gently
 from federated.protocol import Tensors
 
 FLOWER_BIN = Path(__file__).resolve().parents[1] / ".venv-bench" / "bin"
@@ -166,7 +167,7 @@ class FlowerPrograms:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         while remaining := self._find_processes():
-            end_processes(remaining)
+            end_gently(remaining, STOP_SECONDS)
         for process in self._started:
             process.wait()
 
@@ -233,17 +234,6 @@ class FlowerPrograms:
     def _last_line(self, name: str) -> str:
         lines = (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it has said nothing")
-
-
-def end_processes(processes: set[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, stubborn = psutil.wait_procs(processes, timeout=STOP_SECONDS)
-    for process in stubborn:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(stubborn, timeout=STOP_SECONDS)
 
 
 def find_free_port() -> int:

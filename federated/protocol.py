@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from ml.training_config import FIRST_TRAINING, RETRAINING, TrainingConfig
+from ml.training_config import CHOICES, FIRST_TRAINING, RETRAINING, TrainingConfig
 
 Tensors = dict[str, np.ndarray]
 
@@ -219,6 +219,10 @@ class RunSpec:
         fields["sites"] = {name: SiteSpec(**site) for name, site in fields["sites"].items()}
         return RunSpec(**fields)
 
+
+TRAINING_CHOICES: Final = (
+    CHOICES  # of a training's settings that are names: setting → the names that it may be
+)
 
 # What a strategy changes of the usual training where nobody says otherwise. Plain SGD at the sites wants large steps;
 # twice these were best where sites are alike, and ran away where they are not (docs/experiments/noniid.md).

@@ -15,11 +15,11 @@ from federated.averaging import GradientSum
 from federated.encoding import Encoder
 from federated.protocol import NO_METRICS, Metrics, Tensors, Update, batch_share, site_seed
 from federated.rows import unpack_tensors
-from federated.strategies import CONTROL, STRATEGIES, LocalTraining
+from federated.strategies import STRATEGIES, LocalTraining, network_tensors
 from ml.data import Dataset, collate, length_batches
 from ml.model import SentimentLSTM, build_model, initial_parameters
 from ml.model_config import ModelConfig
-from ml.optimizer import ServerOptimizer, learning_rate_at
+from ml.optimizer import ServerOptimizer, local_rate_at
 from ml.training_config import TrainingConfig
 
 
@@ -66,18 +66,15 @@ def simulate_run(
         )
         for site, shard in shards.items()
     }
-    parameters = {name: value for name, value in optimizer.parameters.items() if not name.startswith(CONTROL)}
-    model = build_model(network, parameters, words=words, copy=False)
+    model = build_model(network, network_tensors(optimizer.parameters), words=words, copy=False)
     for number in range(1, config.rounds + 1):
-        rate = learning_rate_at(number - 1, config) / config.learning_rate * config.local_learning_rate
+        training = LocalTraining(local_rate_at(number - 1, config), config.label_smoothing)
         total.clear()
         seen, bytes_up = NO_METRICS, 0
         for site, shard in shards.items():
             torch.manual_seed(seeds[site] + number)
             chosen = [collate(shard, next(batches[site])) for _ in range(config.local_steps)]
-            result = sites[site].compute(
-                model.train(), optimizer.parameters, chosen, LocalTraining(rate, config.label_smoothing)
-            )
+            result = sites[site].compute(model.train(), optimizer.parameters, chosen, training)
             metrics = Metrics(result.samples, result.loss_sum, result.correct)
             uploaded = encoders[site].encode(result.sums)
             total.add(Update(site, number, uploaded, metrics))
@@ -92,9 +89,7 @@ def simulate_run(
 
 def final_parameters(optimizer: ServerOptimizer) -> dict[str, torch.Tensor]:
     """Give what an optimizer ends with, as far as it is the network's."""
-    return {
-        name: value for name, value in optimizer.final_parameters().items() if not name.startswith(CONTROL)
-    }
+    return network_tensors(optimizer.final_parameters())
 
 
 def size_of(tensors: Tensors) -> int:

@@ -136,8 +136,7 @@ class SteppingSite:
     ) -> BatchGradient:
         """Give the sum whose average the aggregator subtracts; rows that no batch touched are left out."""
         start = {name: value.detach().clone() for name, value in model.named_parameters()}
-        results = [self._step(model, batch, training) for batch in batches]
-        whole = add_up(results)
+        whole = add_up([descend(model, batch, training) for batch in batches])
         moved = {}
         with torch.no_grad():
             for name, value in model.named_parameters():
@@ -147,15 +146,8 @@ class SteppingSite:
                 value.copy_(start[name])
         return replace(whole, sums=moved)
 
-    def _step(self, model: SentimentLSTM, batch: Batch, training: LocalTraining) -> BatchGradient:
-        result = batch_gradient(model, batch, training.label_smoothing)
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                value.add_(result.sums[name], alpha=-training.rate / result.samples)
-        return result
 
-
-class Scaffold:
+class Scaffold(FedAvg):
     """FedAvg whose local steps are corrected for how a site's gradients differ from everybody's.
 
     The variant with option II of the paper: a site's control variate becomes the mean gradient of its local steps.
@@ -164,10 +156,6 @@ class Scaffold:
     """
 
     name: StrategyName = "scaffold"
-
-    def server_config(self, config: TrainingConfig) -> TrainingConfig:
-        """Make the optimizer add the average and do nothing else."""
-        return plain_addition(config)
 
     def start(self, parameters: Mapping[str, Tensor], config: TrainingConfig) -> ServerOptimizer:
         """Give an optimizer of the parameters and the server's control variate, which starts at zero."""
@@ -202,21 +190,19 @@ class ScaffoldSite:
         """Give (start - end) of the parameters and (before - after) of the control variate, times the samples."""
         start = {name: value.detach().clone() for name, value in model.named_parameters()}
         before = self._control or {name: torch.zeros_like(value) for name, value in start.items()}
+        corrections = {name: held[CONTROL + name] - value for name, value in before.items()}
         results = []
         for batch in batches:
-            result = batch_gradient(model, batch, training.label_smoothing)
-            results.append(replace(result, sums={}))
+            results.append(replace(descend(model, batch, training), sums={}))
             with torch.no_grad():
                 for name, value in model.named_parameters():
-                    correction = held[CONTROL + name] - before[name]
-                    value.add_(result.sums[name], alpha=-training.rate / result.samples)
-                    value.sub_(correction, alpha=training.rate)
+                    value.sub_(corrections[name], alpha=training.rate)
         whole = add_up(results)
         sums, after = {}, {}
         with torch.no_grad():
             for name, value in model.named_parameters():
                 moved = start[name] - value
-                after[name] = before[name] - held[CONTROL + name] + moved / (len(batches) * training.rate)
+                after[name] = moved / (len(batches) * training.rate) - corrections[name]
                 sums[name] = moved * whole.samples
                 sums[CONTROL + name] = (before[name] - after[name]) * whole.samples
                 value.copy_(start[name])
@@ -227,6 +213,20 @@ class ScaffoldSite:
 STRATEGIES: Final[Mapping[str, Strategy]] = {
     strategy.name: strategy for strategy in (FedSgd(), FedOpt(), FedAvg(), Scaffold())
 }
+
+
+def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give those of a strategy's tensors that are the network's own."""
+    return {name: value for name, value in tensors.items() if not name.startswith(CONTROL)}
+
+
+def descend(model: SentimentLSTM, batch: Batch, training: LocalTraining) -> BatchGradient:
+    """Make a step of plain SGD in place; gives the gradient that it followed."""
+    result = batch_gradient(model, batch, training.label_smoothing)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.add_(result.sums[name], alpha=-training.rate / result.samples)
+    return result
 
 
 def plain_addition(config: TrainingConfig) -> TrainingConfig:

@@ -46,7 +46,7 @@ from federated.protocol import (
     site_seed,
 )
 from federated.rows import apply_changes
-from federated.strategies import CONTROL, STRATEGIES, LocalTraining
+from federated.strategies import STRATEGIES, LocalTraining, network_tensors
 from federated.tls import TlsError, explain_failure, make_client_context
 from ml.data import Dataset, Example, InvalidShard, collate, encode_dataset, length_batches, read_examples
 from ml.model import SentimentLSTM, build_model
@@ -205,8 +205,9 @@ def take_part(client: AggregatorClient, data: SiteData, device: torch.device) ->
     train = encode_dataset(data.train, tokenizer, vocabulary, plan["max_length"])
     validation = encode_dataset(data.validation, tokenizer, vocabulary, plan["max_length"])
     held = {name: torch.from_numpy(value).to(device, copy=True) for name, value in tensors.items()}
-    parameters = {name: value for name, value in held.items() if not name.startswith(CONTROL)}
-    model = build_model(ModelConfig.from_json(plan["model"]), parameters, words=vocabulary.tokens, copy=False)
+    model = build_model(
+        ModelConfig.from_json(plan["model"]), network_tensors(held), words=vocabulary.tokens, copy=False
+    )
     site = STRATEGIES[plan["strategy"]].site()
     encoder = Encoder(plan["encoding"])
     seed = site_seed(plan["seed"], data.site)

@@ -20,6 +20,7 @@ __all__ = [
     "ModelConfig",
     "SentimentLSTM",
     "build_model",
+    "count_parameters",
     "extend_vocabulary",
     "initial_parameters",
 ]
@@ -128,6 +129,11 @@ def initial_parameters(config: ModelConfig, seed: int) -> dict[str, Tensor]:
         elif "bias_ih" in name:
             value.chunk(4)[1].fill_(1.0)  # the forget gate starts open (Jozefowicz et al. 2015)
     return parameters
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Count the network's parameters."""
+    return sum(value.numel() for value in _shape_model(config).parameters())
 
 
 def build_model(

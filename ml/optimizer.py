@@ -77,7 +77,8 @@ class ServerOptimizer:
         self._averaged_at = {
             name: torch.zeros(len(self._parameters[name]), dtype=torch.int64) for name in sorted(self.rowwise)
         }
-        self._log_decays = [0.0]  # at n: the logarithm of the product of the first n steps' averaging decays
+        # At n: the logarithm of the product of the first n steps' averaging decays, (steps + 1,).
+        self._log_decays = torch.zeros(1, dtype=torch.float64)
         self._steps = 0
 
     @property
@@ -100,7 +101,7 @@ class ServerOptimizer:
         scale = min(1.0, self.config.clip_norm / norm) if norm > 0 and self.config.clip_norm > 0 else 1.0
         rate = learning_rate_at(self._steps, self.config)
         self._steps += 1
-        self._log_decays.append(self._log_decays[-1] + self._log_decay(self._steps))
+        self._remember_decay(self._steps)
         moving = [self._take(name, gradient, scale) for name, gradient in mean_gradients.items()]
         for decayed in (True, False):
             self._move([part for part in moving if (part.value.dim() > 1) is decayed], rate, decayed)
@@ -139,7 +140,7 @@ class ServerOptimizer:
 
     def _settle(self, name: str, rows: Tensor, values: Tensor, step: int) -> Tensor:
         """Give the rows' average after `step` steps, the values not having changed since it was last brought up."""
-        behind = torch.tensor(self._log_decays, dtype=torch.float64)[self._averaged_at[name][rows]]
+        behind = self._log_decays[self._averaged_at[name][rows]]
         lost = -torch.expm1(self._log_decays[step] - behind).float()  # (R,)
         lost = lost.reshape(-1, *[1] * (values.dim() - 1))
         return self._average[name].index_select(0, rows).lerp_(values, lost)
@@ -220,13 +221,17 @@ class ServerOptimizer:
         made = cls(part("parameters/"), config, part("averaged_at/"))
         made._steps = int(state["steps"])
         for step in range(1, made._steps + 1):
-            made._log_decays.append(made._log_decays[-1] + made._log_decay(step))
+            made._remember_decay(step)
         kept = {"average/": made._average, "averaged_at/": made._averaged_at}
         kept |= {f"{kind}/": moments for kind, moments in made._moments.items()}
         for prefix, target in kept.items():
             for name, value in part(prefix).items():
                 target[name].copy_(value)
         return made
+
+    def _remember_decay(self, step: int) -> None:
+        total = self._log_decays[-1:] + self._log_decay(step)
+        self._log_decays = torch.cat([self._log_decays, total])
 
     def _log_decay(self, step: int) -> float:
         """The logarithm of what a step keeps of the average: early on little, for the start is random."""
@@ -259,3 +264,8 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
     done = min(1.0, (step - config.warmup_rounds) / left)
     floor = config.final_rate_fraction
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def local_rate_at(step: int, config: TrainingConfig) -> float:
+    """Give the rate of a round's plain SGD at the sites, which warms up and decays as the server's."""
+    return learning_rate_at(step, config) / config.learning_rate * config.local_learning_rate

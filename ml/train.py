@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml.data import Batch, Dataset, Int64Array, collate, length_batches, pool_datasets, slice_count
+from ml.data import Batch, Dataset, collate, length_batches, pool_datasets, slice_count
 from ml.grams import NO_GRAM
 from ml.metrics import Evaluation, evaluate_predictions
 from ml.model import ROW_PARAMETERS, SentimentLSTM, build_model, initial_parameters
@@ -77,15 +77,10 @@ def _slices(batch: Batch) -> Iterator[list[Tensor]]:
     """Give token ids, lengths, grams and labels of a batch, slice by slice."""
     order = np.argsort(-batch.lengths, kind="stable")
     for rows in np.array_split(order, slice_count(len(order))):
-        yield [torch.from_numpy(array) for array in batch_arrays(batch, rows)]
-
-
-def batch_arrays(batch: Batch, rows: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
-    """Give some samples' token ids (S, longest of them), lengths, grams and labels."""
-    lengths, grams = batch.lengths[rows], batch.grams[rows]
-    token_ids = batch.token_ids[rows, : int(lengths.max())]
-    most = int((grams != NO_GRAM).sum(axis=1).max(initial=0))
-    return token_ids, lengths, grams[:, :most], batch.labels[rows]
+        lengths, grams = batch.lengths[rows], batch.grams[rows]
+        token_ids = batch.token_ids[rows, : int(lengths.max())]  # (S, longest of the slice)
+        most = int((grams != NO_GRAM).sum(axis=1).max())
+        yield [torch.from_numpy(array) for array in (token_ids, lengths, grams[:, :most], batch.labels[rows])]
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 StrategyName = Literal["fedsgd", "fedopt", "fedavg", "scaffold"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 EncodingName = Literal["lossless", "fp16", "topk"]
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "strategy": get_args(StrategyName),
     "server_optimizer": get_args(OptimizerName),
     "encoding": get_args(EncodingName),
@@ -41,7 +41,7 @@ class TrainingConfig:
     encoding: EncodingName = "lossless"  # of what sites send up, see federated/encoding.py
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, one of {', '.join(known)} is wanted")
         if self.local_steps < 1 or self.local_learning_rate < 0:

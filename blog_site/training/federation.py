@@ -13,7 +13,7 @@ from federated.launch import Launcher
 from federated.launch.local import LocalLauncher
 from federated.partition import WAYS, draw_partition, partition, tabulate
 from federated.protocol import (
-    LOCAL_TRAINING,
+    TRAINING_CHOICES,
     RoundRecord,
     RunSpec,
     RunStatus,
@@ -23,7 +23,7 @@ from federated.protocol import (
 from federated.store import FolderStore, StoreError, open_store
 
 __all__ = [
-    "LOCAL_TRAINING",
+    "TRAINING_CHOICES",
     "WAYS",
     "RoundRecord",
     "RunSpec",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,12 +44,13 @@ class Corpus:
     validation: list[Review]
     test: list[Review]
 
-    def by_category(self) -> dict[str, list[Example]]:
-        """Give the training samples of each category: each becomes a site."""
-        sites: dict[str, list[Example]] = {}
-        for review in self.train:
-            sites.setdefault(review.category, []).append(review.example)
-        return dict(sorted(sites.items()))
+
+def by_category(reviews: Sequence[Review]) -> dict[str, list[Example]]:
+    """Give the examples of each category, in their order: each becomes a site."""
+    categories: dict[str, list[Example]] = {}
+    for review in reviews:
+        categories.setdefault(review.category, []).append(review.example)
+    return dict(sorted(categories.items()))
 
 
 def read_corpus(path: Path = USUAL_PLACE) -> Corpus:

@@ -48,6 +48,7 @@ from federated.experiments.training import (
     train_by_simulation,
     train_pooled,
 )
+from ml.model import count_parameters
 from ml.model_config import ModelConfig
 from ml.threads import threads_of_process
 from ml.training_config import TrainingConfig
@@ -233,7 +234,7 @@ class Experiment:
             "federated_minus_central": ours - theirs,
             "federated_minus_baseline": ours - baseline["test"]["macro_f1"],
             "serving": serving,
-            "parameters": count_parameters(ground),
+            "parameters": count_parameters(ground.network),
             "vocabulary_size": len(ground.vocabulary),
             "network": ground.network.to_json(),
             "training": self.extent.training.to_json(),
@@ -267,13 +268,6 @@ def average(trainings: list[dict[str, Any]]) -> dict[str, Any]:
         return {name: mean(one[part][name] for one in trainings) for name in ("macro_f1", "accuracy")}
 
     return {"validation": over_seeds("validation"), "test": over_seeds("test"), "seeds": trainings}
-
-
-def count_parameters(ground: Ground) -> int:
-    """Count the network's parameters."""
-    from ml.model import initial_parameters
-
-    return sum(value.numel() for value in initial_parameters(ground.network, seed=0).values())
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -27,8 +27,9 @@ from rich.console import Console
 
 from federated.experiments.corpus import USUAL_PLACE, NoCorpus
 from federated.experiments.noniid_report import BATCH, SPLITS, write_report
-from federated.experiments.noniid_runs import finish_runs, write_whole
+from federated.experiments.noniid_runs import finish_runs
 from federated.experiments.noniid_training import LOCAL_STEPS, MAX_LENGTH, Ground, Run, prepare
+from federated.store import write_whole
 from ml.training_config import TrainingConfig
 
 RESULTS: Final = Path("var/experiments/noniid")
@@ -204,7 +205,9 @@ def main(arguments: list[str] | None = None) -> int:
         tell_tuning(results, Console())
         return 0
     docs.mkdir(parents=True, exist_ok=True)
-    write_whole(docs / "noniid.json", json.dumps(summarize(results, ground, scale), separators=(",", ":")))
+    write_whole(
+        docs / "noniid.json", json.dumps(summarize(results, ground, scale), separators=(",", ":")).encode()
+    )
     write_report(docs)
     console.print(f"The report is {docs / 'noniid.md'}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from federated.experiments.noniid_training import Ground, Run, train
+from federated.store import write_whole
 from ml.threads import available_cpus
 
 
@@ -31,13 +31,6 @@ def read_result(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | Non
     return dict(result) if complete else None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 _shared: dict[str, Any] = {}  # of a worker process, filled when it starts
 
 
@@ -48,7 +41,7 @@ def _start_worker(ground: Ground, counter: Any) -> None:
 
 
 def _work(run: Run, path: Path) -> None:
-    write_whole(path, json.dumps(train(run, _shared["ground"], _shared["counter"])))
+    write_whole(path, json.dumps(train(run, _shared["ground"], _shared["counter"])).encode())
 
 
 def finish_runs(runs: Sequence[Run], ground: Ground, folder: Path, console: Console) -> list[dict[str, Any]]:

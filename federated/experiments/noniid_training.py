@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,9 +13,10 @@ import numpy as np
 
 from federated.averaging import InconsistentUpdates
 from federated.experiments.corpus import Corpus, Review, read_corpus
+from federated.experiments.stages import settings_digest
 from federated.partition import partition_by_dirichlet, partition_iid
 from federated.simulation import SimulatedRound, final_parameters, simulate_run
-from federated.strategies import CONTROL
+from federated.strategies import network_tensors
 from ml.data import Dataset, Example, encode_dataset
 from ml.model import build_model, initial_parameters
 from ml.model_config import ModelConfig
@@ -67,8 +67,7 @@ class Ground:
 
     def path(self, run: Run, folder: Path) -> Path:
         """Say where a run's result lies."""
-        text = json.dumps(self.settings(run), sort_keys=True)
-        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        return folder / f"{settings_digest(self.settings(run))}.json"
 
 
 def prepare(path: Path, train_samples: int, measured_samples: int) -> Ground:
@@ -173,8 +172,7 @@ class Curve:
         measured, few = self.ground.measured[self.run.measured_on]
         self._model.load_state_dict(final_parameters(done.optimizer))
         result = evaluate(self._model, measured)
-        held = done.optimizer.parameters
-        self._model.load_state_dict({name: held[name] for name in held if not name.startswith(CONTROL)})
+        self._model.load_state_dict(network_tensors(done.optimizer.parameters))
         of_the_moment = evaluate(self._model, few)
         point = {
             "round": done.number,

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
-from federated.experiments.corpus import Corpus, Review
+from federated.experiments.corpus import Corpus, Review, by_category
 from federated.experiments.progress import Advance
 from federated.launch.local import LocalLauncher
 from federated.protocol import RunSpec, RunStatus, SiteSpec
 from federated.simulation import SimulatedRound, simulate_run
 from federated.store import FolderStore, write_whole
-from federated.strategies import CONTROL
+from federated.strategies import network_tensors
 from ml.artifact import Weights, load_artifact
 from ml.data import Dataset, Example, encode_dataset
 from ml.export import model_weights
@@ -90,14 +90,9 @@ def prepare_ground(
         tokenizer=settings,
         vocabulary=vocabulary,
         vocabulary_limits=dict(vocabulary_limits),
-        network=sized(network, vocabulary),
+        network=replace(network, vocabulary_size=len(vocabulary)),
         config=config,
     )
-
-
-def sized(network: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
-    """Give the network for a vocabulary."""
-    return ModelConfig.from_json({**network.to_json(), "vocabulary_size": len(vocabulary)})
 
 
 def encode_by_category(
@@ -108,14 +103,6 @@ def encode_by_category(
         category: encode_dataset(examples, tokenizer, vocabulary, max_length)
         for category, examples in by_category(reviews).items()
     }
-
-
-def by_category(reviews: list[Review]) -> dict[str, list[Example]]:
-    """Give the examples of each category, in their order."""
-    categories: dict[str, list[Example]] = {}
-    for review in reviews:
-        categories.setdefault(review.category, []).append(review.example)
-    return dict(sorted(categories.items()))
 
 
 # -- In this process ---------------------------------------------------------------------------------------------
@@ -171,7 +158,7 @@ class Curve:
         """Measure after the step of a round, where it is due."""
         if number % self._every and number != self._rounds:
             return
-        held = {name: value for name, value in optimizer.parameters.items() if not name.startswith(CONTROL)}
+        held = network_tensors(optimizer.parameters)
         words = self._ground.vocabulary.tokens
         model = build_model(self._ground.network, held, words=words, copy=False)
         found = [evaluate(model, dataset) for dataset in self._ground.validation.values()]

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -246,16 +246,20 @@ def listen(port: int, sites: int) -> socket.socket:
 
 
 def end_processes(processes: list[StartedProcess]) -> None:
-    """End processes, politely first."""
-    alive = [found for process in processes if (found := process.find())]
+    """End those of the processes that are alive, politely first."""
+    end_gently([found for process in processes if (found := process.find())], STOP_SECONDS)
+
+
+def end_gently(alive: Collection[psutil.Process], seconds: float) -> None:
+    """Ask processes to end, and end those that have not after so many seconds."""
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(alive, timeout=STOP_SECONDS)
+    _, stubborn = psutil.wait_procs(alive, timeout=seconds)
     for process in stubborn:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(stubborn, timeout=STOP_SECONDS)
+    psutil.wait_procs(stubborn, timeout=seconds)
 
 
 def write_processes(work_dir: Path, port: int, processes: list[StartedProcess]) -> None:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from federated.experiments import model, training
 from federated.experiments.baseline import is_installed
-from federated.experiments.corpus import read_corpus
+from federated.experiments.corpus import by_category, read_corpus
 from federated.experiments.model_report import write_report
 from federated.experiments.progress import Advance
 from federated.store import FolderStore
@@ -307,6 +307,6 @@ def test_each_category_of_the_corpus_is_a_site_of_a_run(place: Place, tmp_path: 
     ground = training.prepare_ground(corpus, TINY.network, TINY.training, TINY.vocabulary_limits())
     spec = training.make_run_spec(ground, TINY.training, FolderStore(tmp_path / "store"))
     assert {site: shard.samples for site, shard in spec.sites.items()} == {
-        category: len(examples) for category, examples in corpus.by_category().items()
+        category: len(examples) for category, examples in by_category(corpus.train).items()
     }
     assert sum(site.validation_samples for site in spec.sites.values()) == len(corpus.validation)

@@ -52,7 +52,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--strategy",
-            choices=list(federation.LOCAL_TRAINING),
+            choices=federation.TRAINING_CHOICES["strategy"],
             help="fedsgd averages gradients (default); the others train at the sites and average what that moved",
         )
         parser.add_argument(
@@ -62,11 +62,13 @@ class Command(BaseCommand):
             "--local-rate", type=float, help="learning rate at the sites (default: by strategy)"
         )
         parser.add_argument(
-            "--optimizer", choices=("sgd", "adam", "adamw"), help="the aggregator's (default: adamw)"
+            "--optimizer",
+            choices=federation.TRAINING_CHOICES["server_optimizer"],
+            help="the aggregator's (default: adamw)",
         )
         parser.add_argument(
             "--encoding",
-            choices=("lossless", "fp16", "topk"),
+            choices=federation.TRAINING_CHOICES["encoding"],
             help="of what sites send up (default: lossless)",
         )
         parser.add_argument(
