@@ -91,6 +91,8 @@ class Aggregator:
         self._journal = journal
         self._resuming = journal.exists()
         self._writer = ThreadPoolExecutor(1, "journal")  # writes while the optimizer steps
+        # Tensors are averaged and stepped side by side; torch's own threads would meet after every operation.
+        self._threads = ThreadPoolExecutor(threads_of_process(), "tensors")
         self._store = store
         self._progress = progress
         self._refusals = Refusals(progress)
@@ -262,12 +264,14 @@ class Aggregator:
             raise RunFailed(f"the journal of the run: {error}") from error
         finally:
             self._writer.shutdown()
+            self._threads.shutdown()
             self._journal.close()
             self._refusals.flush()
         self._conclude()
 
     def _conclude(self) -> None:
         self._progress.write("phase", {"phase": "evaluating"})
+        torch.set_num_threads(threads_of_process())
         parameters = pack_tensors(network_tensors(self._optimizer.final_parameters()))
         try:
             result = conclude_run(
@@ -393,7 +397,6 @@ class Aggregator:
     def _open_round(self, number: int) -> None:
         self._round = number
         self._answers = {}
-        self._sum.clear()
         self._opened = time.monotonic()
         self._changes = self._welcome = b""
         if self._touched is not None:
@@ -464,7 +467,7 @@ class Aggregator:
         self._progress.write("missing", {"sites": sorted(self._missing), "round": self._round})
 
     def _close_round(self) -> None:
-        averaged = self._strategy.weigh(self._sum.average(), self._participation())
+        averaged = self._strategy.weigh(self._sum.take_average(self._threads), self._participation())
         # By name: sums of losses must not depend on who answered first either.
         record = self._record([self._answers[site] for site in sorted(self._answers)])
         # Whoever dies between the two repeats the round, or replays it; nobody has heard of the next one yet.
@@ -478,7 +481,7 @@ class Aggregator:
         self._open_round(self._round + 1)
 
     def _apply(self, averaged: Tensors, record: RoundRecord) -> None:
-        self._optimizer.step(unpack_tensors(averaged, self._shapes))
+        self._optimizer.step(unpack_tensors(averaged, self._shapes), self._threads)
         self._touched = {name: averaged[name + ROWS] for name in self._optimizer.rowwise}
         self.records.append(record)
 
@@ -570,7 +573,7 @@ def main(arguments: list[str] | None = None) -> int:
     if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
         parser.error("--tls-cert and --tls-key go together, and --tls-client-ca with them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s aggregator %(message)s")
-    torch.set_num_threads(threads_of_process())
+    torch.set_num_threads(1)  # until the rounds are over: see Aggregator
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     spec = RunSpec.from_json(options.spec.read_text(encoding="utf-8"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Final
 
@@ -24,12 +26,12 @@ SUM_LIMIT: Final = 2.0 ** (
     62 - FRACTION_BITS
 )  # of the magnitude of a sum, about a million; int64 holds twice that
 MAX_NORM_PER_SAMPLE: Final = 1_000.0  # of a gradient; training clips the average at a few units
-_ROUNDER: Final = np.float64(1.5 * 2.0**52)
+_ROUNDER: Final = np.float64(1.5 * 2.0 ** (52 - FRACTION_BITS))  # a double beside it ends at the bit 2^-42
 _ROUNDER_BITS: Final = _ROUNDER.view(np.int64)
 _SMALL: Final = 2.0 ** (
     50 - FRACTION_BITS
 )  # numbers below, 256, can be rounded by an addition, which is quicker
-_CHUNK: Final = 1 << 16  # numbers added at a time: the intermediate arrays stay in the processor's cache
+_CHUNK: Final = 1 << 17  # numbers added at a time: the intermediate arrays stay in the processor's cache
 
 
 class InconsistentUpdates(ValueError):
@@ -106,6 +108,8 @@ class GradientSum:
         self._sites = sites
         self._totals = {name: np.zeros(math.prod(shape), np.int64) for name, shape in self._shapes.items()}
         self._touched = {name: np.zeros(shapes[name][0], np.bool_) for name in rowwise if name in shapes}
+        # A chunk of numbers amid rounding; a matrix's row may be longer than a chunk.
+        self._room = np.empty(max([_CHUNK, *(shape[-1] for shape in self._shapes.values() if shape)]))
         self.updates = 0
         self.samples = 0
 
@@ -127,7 +131,9 @@ class GradientSum:
             matrix, few = total.reshape(self._shapes[name]), max(1, _CHUNK // self._shapes[name][1])
             for start in range(0, len(part.rows), few):
                 rows = part.rows[start : start + few]
-                matrix[rows] += fixed_point(part.values[start : start + few], part.norm)
+                fixed = fixed_point(part.values[start : start + few], part.norm, self._room)
+                fixed += np.take(matrix, rows, axis=0)
+                matrix[rows] = fixed
             if touched is not None:
                 touched[part.rows] = True
         elif part.indices is not None:
@@ -135,69 +141,79 @@ class GradientSum:
             if touched is not None:
                 touched[part.indices // self._shapes[name][1]] = True
         else:
-            _add_fixed_point(total, part.values.reshape(-1), part.norm)
+            flat = part.values.reshape(-1)
+            for start in range(0, len(flat), _CHUNK):
+                chunk = flat[start : start + _CHUNK]
+                total[start : start + _CHUNK] += fixed_point(chunk, part.norm, self._room)
             if touched is not None:
                 touched |= part.values.any(axis=1)
 
-    def average(self) -> Tensors:
+    def take_average(self, threads: Executor | None = None) -> Tensors:
         """Give the average gradient over all samples, row-wise matrices as their touched rows (see federated.rows).
 
-        Raises InconsistentUpdates when nothing was added.
+        The sum begins anew, in the same buffers. With `threads`, tensors are averaged side by side. Raises
+        InconsistentUpdates when nothing was added.
         """
         if self.samples == 0:
             raise InconsistentUpdates("no update to average")
-        scale = 2.0**-FRACTION_BITS / self.samples
-        averaged: Tensors = {}
-        for name, total in self._totals.items():
-            if name in self._touched:
-                rows = np.flatnonzero(self._touched[name])
-                averaged[name + ROWS] = rows.astype(np.int32)
-                averaged[name + VALUES] = self._scaled_rows(total.reshape(self._shapes[name]), rows, scale)
-            else:
-                averaged[name] = self._scaled(total, scale).reshape(self._shapes[name])
+        largest_first = sorted(self._totals, key=lambda name: -len(self._totals[name]))
+        take = functools.partial(self._take_tensor, scale=2.0**-FRACTION_BITS / self.samples)
+        taken = map(take, largest_first) if threads is None else threads.map(take, largest_first)
+        averaged = {name: value for tensors in taken for name, value in tensors.items()}
+        self.updates = self.samples = 0
         return averaged
 
-    def _scaled(self, total: npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.floating]:
-        scaled = np.empty(len(total), self._dtype)
-        for start in range(0, len(total), _CHUNK):
-            scaled[start : start + _CHUNK] = total[start : start + _CHUNK] * scale
+    def _take_tensor(self, name: str, scale: float) -> Tensors:
+        matrix, touched = self._totals[name].reshape(self._shapes[name]), self._touched.get(name)
+        if touched is None:
+            return {name: self._take_all(matrix, scale)}
+        rows = np.flatnonzero(touched)
+        touched.fill(False)
+        take = (
+            self._take_all(matrix, scale)
+            if len(rows) == len(matrix)
+            else self._take_rows(matrix, rows, scale)
+        )
+        return {name + ROWS: rows.astype(np.int32), name + VALUES: take}
+
+    def _take_all(self, total: npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.floating]:
+        scaled, flat = np.empty(total.shape, self._dtype), total.reshape(-1)
+        for start in range(0, len(flat), _CHUNK):
+            chunk = flat[start : start + _CHUNK]
+            scaled.reshape(-1)[start : start + _CHUNK] = chunk * scale
+            chunk.fill(0)
         return scaled
 
-    def _scaled_rows(
-        self, total: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], scale: float
+    def _take_rows(
+        self, matrix: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], scale: float
     ) -> npt.NDArray[np.floating]:
-        scaled = np.empty((len(rows), total.shape[1]), self._dtype)
-        few = max(1, _CHUNK // total.shape[1])
+        scaled = np.empty((len(rows), matrix.shape[1]), self._dtype)
+        few = max(1, _CHUNK // matrix.shape[1])
         for start in range(0, len(rows), few):
-            scaled[start : start + few] = total[rows[start : start + few]] * scale
+            chunk = rows[start : start + few]
+            scaled[start : start + few] = np.take(matrix, chunk, axis=0) * scale
+            matrix[chunk] = 0
         return scaled
 
-    def clear(self) -> None:
-        """Begin anew in the same buffers."""
-        for name, total in self._totals.items():
-            if name in self._touched:
-                total.reshape(self._shapes[name])[self._touched[name]] = 0
-                self._touched[name].fill(False)
-            else:
-                total.fill(0)
-        self.updates = self.samples = 0
 
+def fixed_point(
+    values: npt.NDArray[np.floating], norm: float, room: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Round to multiples of 2^-42, half to even; `norm` bounds every number.
 
-def _add_fixed_point(total: npt.NDArray[np.int64], flat: npt.NDArray[np.floating], norm: float) -> None:
-    for start in range(0, len(flat), _CHUNK):
-        total[start : start + _CHUNK] += fixed_point(flat[start : start + _CHUNK], norm)
-
-
-def fixed_point(values: npt.NDArray[np.floating], norm: float) -> npt.NDArray[np.int64]:
-    """Round to multiples of 2^-42, half to even; `norm` bounds every number."""
-    scaled = np.multiply(values, 2.0**FRACTION_BITS, dtype=np.float64)
+    The result may lie in `room`, which spares the allocation: at least as many doubles as there are values.
+    """
+    room = np.empty(values.size) if room is None else room[: values.size]
+    beside = room.reshape(values.shape)
     if norm < _SMALL:
-        # Beside 1.5 · 2^52 a double has no room for a fraction: the sum is rounded, and its bits are the integer's.
-        scaled += _ROUNDER
-        bits: npt.NDArray[np.int64] = scaled.view(np.int64)
+        # Beside 1536 a double's last bit is 2^-42: the sum is rounded to it, and its bits count them.
+        beside[...] = values
+        beside += _ROUNDER
+        bits: npt.NDArray[np.int64] = beside.view(np.int64)
         bits -= _ROUNDER_BITS
         return bits
-    fixed: npt.NDArray[np.int64] = np.rint(scaled, out=scaled).astype(np.int64)
+    np.multiply(values, 2.0**FRACTION_BITS, out=beside, dtype=np.float64)
+    fixed: npt.NDArray[np.int64] = np.rint(beside, out=beside).astype(np.int64)
     return fixed
 
 
@@ -219,4 +235,4 @@ def average_gradients(updates: Iterable[Update]) -> Tensors:
     )
     for update in ordered:
         total.add(update)
-    return total.average()
+    return total.take_average()

@@ -104,7 +104,7 @@ def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
     from federated.journal import Journal
     from federated.server import AggregatorServer
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as the aggregator's own command does
     store = FolderStore(Path(folder) / "store")
     shard = store.put_shard([])
     spec = RunSpec(

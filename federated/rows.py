@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from federated.protocol import MessageError, Tensors
+from ml.optimizer import put_rows
 
 ROWS: Final = "#rows"
 VALUES: Final = "#values"
@@ -83,9 +84,7 @@ def apply_changes(parameters: Mapping[str, torch.Tensor], tensors: Tensors) -> N
     for name, part in parts.items():
         target, values = parameters[name], torch.from_numpy(part.values)
         if part.rows is not None:
-            target.index_copy_(
-                0, torch.from_numpy(part.rows.astype(np.int64)).to(target.device), values.to(target.device)
-            )
+            put_rows(target, torch.from_numpy(part.rows.astype(np.int64)), values)
         elif part.whole and values.shape == target.shape:
             target.copy_(values)
         else:

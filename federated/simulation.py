@@ -69,7 +69,6 @@ def simulate_run(
     model = build_model(network, network_tensors(optimizer.parameters), words=words, copy=False)
     for number in range(1, config.rounds + 1):
         training = LocalTraining(local_rate_at(number - 1, config), config.label_smoothing)
-        total.clear()
         seen, bytes_up = NO_METRICS, 0
         for site, shard in shards.items():
             torch.manual_seed(seeds[site] + number)
@@ -79,7 +78,7 @@ def simulate_run(
             uploaded = encoders[site].encode(result.sums)
             total.add(Update(site, number, uploaded, metrics))
             seen, bytes_up = seen + metrics, bytes_up + size_of(uploaded)
-        averaged = strategy.weigh(total.average(), participation=1.0)
+        averaged = strategy.weigh(total.take_average(), participation=1.0)
         optimizer.step(unpack_tensors(averaged, shapes))
         if on_round is not None:
             bytes_down = size_of(averaged) * len(shards)  # what has changed stands at the same places

@@ -34,7 +34,12 @@ from ml.threads import available_cpus
 log = logging.getLogger(__name__)
 
 # glibc gives every thread an arena of its own, which keeps what was freed: with a thread for each site it adds up.
-AGGREGATOR_MEMORY = {"MALLOC_ARENA_MAX": "2"}
+# And it gives large blocks back to the system at once, which then come anew, page by page, in every round.
+AGGREGATOR_MEMORY = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(2**28),
+    "MALLOC_TRIM_THRESHOLD_": str(2**29),
+}
 AGGREGATOR = "aggregator"
 STOP_SECONDS = 3  # between SIGTERM and SIGKILL
 START_SECONDS = 60  # in which whoever starts a run has surely started its processes

@@ -127,12 +127,11 @@ def test_rounds_of_averaged_gradients_are_central_training_on_large_batches(
     total = GradientSum(shapes, sites=len(SITES), rowwise=ROW_PARAMETERS)
     for _ in range(training.rounds):
         model = build_model(config, optimizer.parameters).train()
-        total.clear()
         for site, shard in zip(SITES, shards, strict=True):
             result = take_gradient(model, shard)
             batch = Metrics(result.samples, result.loss_sum, result.correct)
             total.add(Update(site, 1, pack_tensors(result.sums), batch))
-        optimizer.step(unpack_tensors(total.average(), shapes))
+        optimizer.step(unpack_tensors(total.take_average(), shapes))
 
     start = initial_parameters(config, training.seed)
     for name, value in central.state_dict().items():
@@ -172,7 +171,7 @@ def test_a_sum_of_many_sites_is_the_same_in_any_order(sites: int) -> None:
         total = GradientSum(shapes_of(updates[0]), sites=sites)
         for position in random.permutation(sites):
             total.add(updates[position])
-        averages.add(b"".join(value.tobytes() for value in total.average().values()))
+        averages.add(b"".join(value.tobytes() for value in total.take_average().values()))
     assert len(averages) == 1
 
 
@@ -181,7 +180,7 @@ def test_the_sum_is_that_of_exact_arithmetic_to_a_part_in_a_trillion() -> None:
     total = GradientSum(shapes_of(updates[0]), sites=64)
     for update in updates:
         total.add(update)
-    for name, average in total.average().items():
+    for name, average in total.take_average().items():
         exact = [
             math.fsum(float(value) for value in numbers) / (4 * 64)
             for numbers in zip(*(update.gradients[name].reshape(-1) for update in updates), strict=True)
@@ -213,8 +212,9 @@ def test_a_refused_update_leaves_the_sum_as_it_was() -> None:
         total.add(make_update("b", **{"output.bias": WITH_NAN}))
     total.add(other)
     assert (total.updates, total.samples) == (2, 8)
-    for name, value in total.average().items():
-        assert np.array_equal(value, untouched.average()[name])
+    expected = untouched.take_average()
+    for name, value in total.take_average().items():
+        assert np.array_equal(value, expected[name])
 
 
 @pytest.mark.parametrize("form", ["whole", "rows", "entries", "half"])
@@ -236,10 +236,9 @@ def test_of_a_row_wise_matrix_the_touched_rows_are_averaged_however_they_were_se
         "half": {"embedding.weight": matrix.astype(np.float16)},
     }[form]
     total = GradientSum(shapes, sites=2, rowwise=shapes)
-    for _ in range(2):  # cleared in between
-        total.clear()
+    for _ in range(2):  # it begins anew each time
         total.add(Update("a", 1, sent, Metrics(2, 1.0, 1)))
-        average = total.average()
+        average = total.take_average()
         assert average["embedding.weight#rows"].tolist() == [1, 4]
         assert np.array_equal(average["embedding.weight#values"], matrix[[1, 4]] / 2)
 
@@ -251,15 +250,15 @@ def test_a_sum_takes_no_more_updates_than_it_was_made_for() -> None:
         total.add(make_update("b"))
 
 
-def test_a_cleared_sum_begins_anew() -> None:
+def test_a_sum_begins_anew_when_its_average_is_taken() -> None:
     total = GradientSum(shapes_of(make_update("a")), sites=1)
     total.add(make_update("b"))
-    total.clear()
+    total.take_average()
     with pytest.raises(InconsistentUpdates, match="no update"):
-        total.average()
+        total.take_average()
     total.add(make_update("a"))
     assert np.array_equal(
-        total.average()["output.bias"], average_gradients([make_update("a")])["output.bias"]
+        total.take_average()["output.bias"], average_gradients([make_update("a")])["output.bias"]
     )
 
 
