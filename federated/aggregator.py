@@ -64,7 +64,6 @@ from ml.vocabulary import Vocabulary, build_vocabulary
 VOCABULARY_MAX_SIZE = 12_000
 VOCABULARY_MIN_COUNT = 2
 VALIDATE_EVERY_ROUNDS = 30
-CHECKPOINT_EVERY_ROUNDS = 25  # in between, the journal holds each round's gradient
 MAX_ABSENCES = 3
 FAREWELL_SECONDS = 0.5
 
@@ -475,7 +474,7 @@ class Aggregator:
         self._apply(averaged, record)
         written.result()
         self._progress.write("round", asdict(record))
-        if record.number % CHECKPOINT_EVERY_ROUNDS == 0:
+        if self._journal.is_long():
             self._keep_state()
         self._bytes_up = self._bytes_down = 0
         self._open_round(self._round + 1)

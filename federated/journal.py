@@ -1,6 +1,7 @@
 """The aggregator's journal: what it needs to go on, bit for bit, after it was killed at any instruction.
 
-    checkpoint.safetensors    the optimizer's whole state after some round, and the plan; replaced now and then
+    checkpoint.safetensors    the optimizer's whole state after some round, and the plan; replaced when the journal
+                              has grown to CHECKPOINT_RATIO times its size
     rounds.journal            each round since: the averaged gradient as it was applied, and the round's record
 
 A round is in the journal, and applied, before anybody hears of the next one. Replaying it makes the same arithmetic on
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from federated.protocol import MessageError, Tensors, decode_message, encode_message, encode_parts
+from federated.protocol import MessageError, Tensors, decode_message, encode_parts
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
+CHECKPOINT_RATIO: Final = 4  # so all checkpoints together cost a quarter of what the rounds' own records do
 _FRAME: Final = struct.Struct("<4sIQ")  # magic, CRC-32 of the message, its length in bytes
 _MAGIC: Final = b"HSJ1"
 
@@ -52,13 +54,19 @@ class Journal:
 
     def write_checkpoint(self, header: Mapping[str, Any], state: Tensors) -> None:
         """Keep a whole state; rounds written before it are no longer needed. Raises OSError (StoreError)."""
-        write_whole(self._checkpoint, encode_message(header, state))
+        write_whole(self._checkpoint, *encode_parts(header, state))
         # Later rounds are written over the earlier ones, which is cheaper than into a new file. What is left behind
         # them, whole or not, the checkpoint holds already: whoever reads passes over it, by the rounds' numbers.
         if self._file is None:
             self._rounds.unlink(missing_ok=True)
         else:
             self._file.seek(0)
+
+    def is_long(self) -> bool:
+        """Whether a checkpoint should be written: what is read after a death stays bounded, and so does the disk."""
+        if self._file is None:
+            return False
+        return self._file.tell() > CHECKPOINT_RATIO * self._checkpoint.stat().st_size
 
     def append(self, record: Mapping[str, Any], gradient: Tensors) -> None:
         """Write a round down before anybody hears of the next one. Raises OSError."""

@@ -79,8 +79,8 @@ def open_store(url: str) -> FolderStore:
     return FolderStore(Path(unquote(parts.path)))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, and a full disk leaves no half of it."""
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write these parts as a file: a reader sees the old one or the new one, and a full disk leaves no half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -88,7 +88,7 @@ def write_whole(path: Path, data: bytes) -> None:
         raise StoreError(f"cannot write {path}: {error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)

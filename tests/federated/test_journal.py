@@ -95,6 +95,21 @@ def test_a_checkpoint_takes_the_place_of_the_rounds_before_it(tmp_path: Path) ->
     assert all(number <= 3 for number in others), "which the checkpoint holds already"
 
 
+def test_a_journal_is_long_when_it_has_grown_to_several_checkpoints(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, 1)
+    asked = 1
+    while not journal.is_long():
+        asked += 1
+        journal.append({"number": asked}, gradient(asked))
+    checkpoint, rounds = (tmp_path / name for name in ("checkpoint.safetensors", "rounds.journal"))
+    assert 4 < rounds.stat().st_size / checkpoint.stat().st_size < 6
+    journal.write_checkpoint({"round": asked}, gradient(asked))
+    journal.append({"number": asked + 1}, gradient(asked + 1))
+    is_long = journal.is_long()
+    journal.close()
+    assert not is_long, "it is written over from the beginning"
+
+
 def test_rounds_follow_what_an_earlier_checkpoint_left_behind(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, 3)
     journal.write_checkpoint({"round": 3}, gradient(3))
