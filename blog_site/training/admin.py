@@ -174,6 +174,9 @@ def describe_run(run: Run) -> dict[str, Any]:
                 _("准确率"), [row.accuracy for row in rounds], planned=planned, top=1.0, measured=measured
             ),
         ],
+        "training": " · ".join(
+            run.training[name] for name in ("strategy", "server_optimizer", "encoding") if name in run.training
+        ),
         "rounds_done": len(rounds),
         "rounds_planned": planned,
         "seconds": sum(row.seconds for row in rounds),
