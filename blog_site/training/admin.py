@@ -175,7 +175,9 @@ def describe_run(run: Run) -> dict[str, Any]:
             ),
         ],
         "training": " · ".join(
-            run.training[name] for name in ("strategy", "server_optimizer", "encoding") if name in run.training
+            run.training[name]
+            for name in ("strategy", "server_optimizer", "encoding")
+            if name in run.training
         ),
         "rounds_done": len(rounds),
         "rounds_planned": planned,
