@@ -24,8 +24,8 @@ from ml.vocabulary import Vocabulary
 
 # Of probabilities: rounding and other processors stay far below it, other models do not.
 GOLDEN_TOLERANCE: Final = 1e-3
-_BATCH_TEXTS: Final = 64
-_BATCH_TOKENS: Final = 4096  # bounds memory and the time that one call keeps a core
+BATCH_TEXTS: Final = 64
+BATCH_TOKENS: Final = 4096  # padding included; bounds memory and the time that one call keeps a core
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class OnnxNetwork:
         """Give class probabilities (n, classes) for n texts of any lengths."""
         parts: list[npt.NDArray[np.float32]] = []
         order: list[int] = []
-        for indices in _plan_batches([len(text.token_ids) for text in texts]):
+        for indices in plan_batches([len(text.token_ids) for text in texts]):
             rows = [texts[index].token_ids for index in indices]
             feed = {"token_ids": pad_rows(rows), "lengths": np.array([len(row) for row in rows], np.int64)}
             if "grams" in self._inputs:  # a network without a wide part does not look at them
@@ -91,11 +91,17 @@ class OnnxNetwork:
         return result
 
 
-def _plan_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Group indices so that texts of similar length share a batch and no batch grows too large."""
+def plan_batches(
+    lengths: Sequence[int], *, max_texts: int = BATCH_TEXTS, max_tokens: int = BATCH_TOKENS
+) -> Iterator[list[int]]:
+    """Group indices so that texts of similar length share a batch and no batch grows too large.
+
+    `lengths` count tokens. A batch holds at most `max_texts`, and `max_tokens` with the padding up to its longest
+    text; a text longer than that is a batch of its own. Shortest first.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = len(batch) == _BATCH_TEXTS or (len(batch) + 1) * lengths[index] > _BATCH_TOKENS
+        full = len(batch) == max_texts or (len(batch) + 1) * lengths[index] > max_tokens
         if batch and full:
             yield batch
             batch = []
@@ -114,13 +120,25 @@ class Predictor:
         self._encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
         self._network = OnnxNetwork(artifact.onnx, threads)
 
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Do the first half of the work, in which no network takes part: give each text as the network reads it."""
+        return self._encoder.encode(texts)
+
+    def probabilities_of(self, encoded: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+        """Do the second half: give class probabilities (n, labels) for n texts that this predictor encoded."""
+        return self._network.probabilities(encoded)
+
+    def predictions_of(self, probabilities: npt.NDArray[np.float32]) -> list[Prediction]:
+        """Put rows of class probabilities (n, labels) into words."""
+        return [self._prediction(row) for row in probabilities.tolist()]
+
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Give class probabilities (n, labels) for n texts."""
-        return self._network.probabilities(self._encoder.encode(texts))
+        return self.probabilities_of(self.encode(texts))
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Say what each text expresses, in order; a text without any word gets an answer too."""
-        return [self._prediction(row) for row in self.probabilities(texts).tolist()]
+        return self.predictions_of(self.probabilities(texts))
 
     def _prediction(self, row: Sequence[float]) -> Prediction:
         probabilities = dict(zip(self.labels, row, strict=True))
@@ -191,14 +209,14 @@ def _predict_file(predictor: Predictor, source: Path, target: Path | None) -> No
     from rich.progress import track
 
     texts = source.read_text(encoding="utf-8").splitlines()
-    starts = range(0, len(texts), _BATCH_TEXTS)
+    starts = range(0, len(texts), BATCH_TEXTS)
     progress = track(starts, description="predicting", console=Console(stderr=True), disable=not texts)
     output = target.open("w", encoding="utf-8", newline="") if target else contextlib.nullcontext(sys.stdout)
     with output as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label", "score", *predictor.labels])
         for start in progress:
-            batch = texts[start : start + _BATCH_TEXTS]
+            batch = texts[start : start + BATCH_TEXTS]
             for text, found in zip(batch, predictor.predict(batch), strict=True):
                 numbers = [found.score, *found.probabilities.values()]
                 writer.writerow([text, found.label, *(f"{number:.4f}" for number in numbers)])

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ml.artifact import Artifact, ArtifactError, GoldenCase, load_artifact
 from ml.label_set import LABELS
-from ml.predict import OnnxNetwork, Predictor, check_golden, main
+from ml.predict import OnnxNetwork, Predictor, check_golden, main, plan_batches
 from tests.ml.conftest import ROOT, TinyModel
 
 ODD_TEXTS = ["", " \n", "😀", "\x00", "\ud800", "\u200b", "好" * 10_000, "a", "。。。", "很好 " * 3000]
@@ -47,6 +49,26 @@ def test_answers_do_not_depend_on_the_other_texts_and_keep_their_order(
         assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-5)
     backwards = predictor.predict(texts[::-1])[::-1]
     assert [one.label for one in backwards] == [one.label for one in together]
+
+
+def test_encoding_and_asking_the_network_are_two_steps_of_one_prediction(predictor: Predictor) -> None:
+    texts = ["很好看", "太差了，再也不会买了", "", "一般" * 40]
+    encoded = predictor.encode(texts)
+    assert [len(text.token_ids) for text in encoded][2:] == [1, 32]
+    assert predictor.predictions_of(predictor.probabilities_of(encoded)) == predictor.predict(texts)
+
+
+@given(st.lists(st.integers(1, 300), max_size=120), st.integers(1, 20), st.integers(1, 500))
+def test_every_text_is_in_one_batch_and_no_batch_is_beyond_its_limits(
+    lengths: list[int], max_texts: int, max_tokens: int
+) -> None:
+    batches = list(plan_batches(lengths, max_texts=max_texts, max_tokens=max_tokens))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        assert len(batch) == 1 or (len(batch) <= max_texts and len(batch) * longest <= max_tokens)
+    in_order = [lengths[index] for batch in batches for index in batch]
+    assert in_order == sorted(lengths)
 
 
 def test_no_texts_give_no_predictions(predictor: Predictor) -> None:
