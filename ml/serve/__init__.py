@@ -1,6 +1,5 @@
-"""The inference service: answers with the champion, and changes to a new one without dropping a request."""
+"""The inference service: answers with the champion, and changes to a new one without dropping a request.
 
-from ml.serve.app import create_app
-from ml.serve.settings import ServeSettings
-
-__all__ = ["ServeSettings", "create_app"]
+`ml.serve.app` makes the ASGI application, `python -m ml.serve` runs it. Nothing is imported here: the process that
+only starts others needs none of it.
+"""

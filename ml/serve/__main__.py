@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import uvicorn
+from ml.serve.settings import ServeSettings, parse_store
+from ml.threads import available_cpus
 
-from ml.serve.app import create_app
-from ml.serve.settings import ServeSettings, store_path
+_REMOTE_POLL_SECONDS = 2.0  # a look at a store behind HTTP costs a request
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; on SIGTERM the requests under way are answered first."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; gives the exit status."""
     parser = _parser(os.environ)
     options = parser.parse_args(arguments)
     if not options.store:
@@ -22,43 +24,89 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "--store or ARTIFACT_STORE_URL must name the artifact store, like file:///srv/huisheng/store"
         )
     try:
-        store = store_path(options.store)
+        settings = _settings(options, os.environ)
+        workers = available_cpus() if options.workers == "auto" else int(options.workers)
+        if workers < 1:
+            raise ValueError(f"--workers {workers}: expected at least 1, or auto")
     except ValueError as error:
         parser.error(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(ServeSettings(store=store, workers=options.workers))
-    uvicorn.run(
-        app,
-        host=options.host,
-        port=options.port,
-        log_config=None,
+    _log_to_standard_streams()
+    # What serves is imported by the process that serves: the one that only starts others needs none of it.
+    from ml.serve.workers import serve_alone, serve_with_workers
+
+    if workers == 1:
+        serve_alone(settings, options.host, options.port)
+        return 0
+    return serve_with_workers(settings, options.host, options.port, workers)
+
+
+def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> ServeSettings:
+    store = parse_store(options.store)
+    remote = isinstance(store, str)
+    return ServeSettings(
+        store=store,
+        cache=options.cache,
+        token=environment.get("INFERENCE_TOKEN") or None,
+        store_token=environment.get("ARTIFACT_STORE_TOKEN") or None,
+        protect_metrics=options.protect_metrics,
         access_log=options.access_log,
-        timeout_keep_alive=30,  # longer than clients keep idle connections
-        timeout_graceful_shutdown=20,
+        poll_seconds=_REMOTE_POLL_SECONDS if remote else ServeSettings.poll_seconds,
+        max_wait_seconds=options.max_wait_ms / 1000,
+        payload_log=options.payload_log,
+        payload_rate=options.payload_rate,
     )
+
+
+def _log_to_standard_streams() -> None:
+    """Log to standard error, and accesses, which are lines for machines, to standard output."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    accesses = logging.getLogger("ml.serve.access")
+    accesses.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    accesses.addHandler(handler)
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ml.serve",
         description="Serve the champion over HTTP and follow the pointer when another model is promoted.",
-        epilog="""The store is a folder that holds champion.json and artifacts/<digest>/.
+        epilog="""The store is a folder that holds champion.json and artifacts/<digest>/, or an http(s) address of
+such a folder: a static file server, a bucket that can be read over HTTP.
 
   curl -s localhost:8100/readyz
-  curl -s localhost:8100/v1/predict -H 'Content-Type: application/json' -d '{"texts": ["这本书很好看"]}'""",
+  curl -s localhost:8100/v1/predict -H 'Content-Type: application/json' -d '{"texts": ["这本书很好看"]}'
+
+environment: INFERENCE_TOKEN is the bearer token that requests must carry (health checks need none),
+ARTIFACT_STORE_TOKEN the one that is sent to an http(s) store; both unset by default.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     store = environment.get("ARTIFACT_STORE_URL")
     host, port = environment.get("HOST", "127.0.0.1"), int(environment.get("PORT", "8100"))
-    parser.add_argument(
-        "--store", default=store, metavar="URL", help="the artifact store (ARTIFACT_STORE_URL)"
+    defaults = ServeSettings
+    add = parser.add_argument
+    add("--store", default=store, metavar="URL", help="the artifact store (ARTIFACT_STORE_URL)")
+    add("--host", default=host, help="address to listen on (HOST, default: 127.0.0.1)")
+    add("--port", type=int, default=port, help="port to listen on (PORT, default: 8100)")
+    add("--workers", default="auto", help="processes, one a core: a number, or auto (default)")
+    add("--access-log", action="store_true", help="log every request as a line of JSON on standard output")
+    add("--cache", type=Path, metavar="DIR", help="where artifacts of an http(s) store are kept")
+    add("--protect-metrics", action="store_true", help="ask for the token at /metrics as well")
+    add(
+        "--max-wait-ms",
+        type=float,
+        default=defaults.max_wait_seconds * 1000,
+        help="refuse requests that would wait longer than this, as estimated (default: %(default)g)",
     )
-    parser.add_argument("--host", default=host, help="address to listen on (HOST, default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=port, help="port to listen on (PORT, default: 8100)")
-    parser.add_argument("--workers", type=int, default=2, help="requests computed at once (default: 2)")
-    parser.add_argument("--access-log", action="store_true", help="log every request")
+    add("--payload-log", type=Path, metavar="FILE", help="write a masked sample of texts and labels here")
+    add(
+        "--payload-rate",
+        type=float,
+        default=defaults.payload_rate,
+        help="part of the requests that is sampled (default: %(default)g)",
+    )
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -6,17 +6,19 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from ml.artifact import ArtifactError
-from ml.predict import Predictor, check_golden
+from ml.artifact import Artifact, ArtifactError
+from ml.predict import BATCH_TEXTS, Predictor, check_golden
+from ml.serve.fleet import Fleet, WorkerState
 from ml.serve.metrics import ServiceMetrics
 from ml.serve.settings import ServeSettings
-from ml.serve.store import PointerError, PointerMark, load_from_store, pointer_mark, read_pointer
+from ml.serve.store import ArtifactStore, PointerError, open_store
 
 log = logging.getLogger(__name__)
 
-_WARM_UP_TEXTS = ["刚好", "这家店的东西不错，下次还会再来。"] * 16
+_STEPS_OF_LENGTH = 4  # each length that is warmed up is so many times the one before
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,16 @@ class ChampionWatcher:
     damaged while it was away, serves the champion before it and says why.
     """
 
-    def __init__(self, settings: ServeSettings, metrics: ServiceMetrics) -> None:
+    def __init__(self, settings: ServeSettings, metrics: ServiceMetrics, fleet: Fleet) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._fleet = fleet
+        self._store: ArtifactStore | None = None
         self._state = ServingState()
-        self._seen: PointerMark | None = None
+        self._seen: Hashable = None
         self._retry_at = 0.0  # monotonic seconds; 0 for at once, infinity while nothing is amiss
         self._stopping = threading.Event()
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="champion-watcher", daemon=True)
 
     @property
@@ -65,15 +70,20 @@ class ChampionWatcher:
         self._stopping.set()
         self._thread.join(timeout=5)
 
+    def wait_for_first_look(self, seconds: float) -> bool:
+        """Wait until the pointer was followed once, well or not; false when that takes longer."""
+        return self._looked.wait(seconds)
+
     def look_once(self) -> None:
         """Act on the pointer if it changed since the last look, or if a failure is due to be tried again."""
-        mark = pointer_mark(self._settings.store)
+        self._store = store = self._store or open_store(self._settings)
+        mark = store.mark()
         if mark == self._seen and time.monotonic() < self._retry_at:
             return
         # The mark is taken before the pointer is read: a pointer written between the two is looked at again.
         self._seen = mark
         try:
-            self._follow_pointer()
+            self._follow_pointer(store)
             self._retry_at = float("inf")
         except (ArtifactError, PointerError) as error:
             self._fail(str(error))
@@ -81,44 +91,62 @@ class ChampionWatcher:
             log.exception("unexpected failure while following the champion pointer")
             self._fail(f"unexpected {type(error).__name__}: {error}")
 
-    def _follow_pointer(self) -> None:
-        pointer = read_pointer(self._settings.store)
+    def _follow_pointer(self, store: ArtifactStore) -> None:
+        pointer = store.read_pointer()
         if pointer.digest == self._state.model:
-            self._state = replace(self._state, wanted=pointer.digest, error=None)
+            self._change(replace(self._state, wanted=pointer.digest, error=None))
             return
         if pointer.digest != self._state.wanted:
             # What is said of another model says nothing of this one, and whoever waits for it would believe it.
             loading = None if self._state.predictor else f"model {pointer.digest} is being loaded"
-            self._state = replace(self._state, wanted=pointer.digest, error=loading)
+            self._change(replace(self._state, wanted=pointer.digest, error=loading))
         try:
-            self._serve(pointer.digest, wanted=pointer.digest)
+            self._serve(store.load(pointer.digest), wanted=pointer.digest)
         except ArtifactError:
             if pointer.previous is not None and self._state.predictor is None:
                 with contextlib.suppress(ArtifactError):  # the wanted one's error is the one to report
-                    self._serve(pointer.previous, wanted=pointer.digest)
+                    self._serve(store.load(pointer.previous), wanted=pointer.digest)
             raise
 
-    def _serve(self, digest: str, wanted: str) -> None:
-        predictor = self._prepare(digest)
-        self._state = ServingState(predictor, wanted, None)
-        self._metrics.record_swap(digest)
-        log.info("serving model %s", digest)
+    def _serve(self, artifact: Artifact, wanted: str) -> None:
+        predictor = self._prepare(artifact)
+        self._change(ServingState(predictor, wanted, None))
+        self._metrics.record_swap()
+        log.info("serving model %s", artifact.digest)
 
-    def _prepare(self, digest: str) -> Predictor:
-        artifact = load_from_store(self._settings.store, digest)
+    def _prepare(self, artifact: Artifact) -> Predictor:
         predictor = Predictor(artifact, self._settings.threads)
         check_golden(predictor, artifact)
-        predictor.predict(_WARM_UP_TEXTS)
+        warm_up(predictor, artifact.max_length)
         return predictor
+
+    def _change(self, state: ServingState) -> None:
+        """Serve another state, and tell the other processes."""
+        self._state = state
+        self._fleet.publish(WorkerState(state.model, state.wanted, state.error))
 
     def _fail(self, reason: str) -> None:
         if reason != self._state.error:
             log.error("still serving %s: %s", self._state.model or "nothing", reason)
-        self._state = replace(self._state, error=reason)
+        self._change(replace(self._state, error=reason))
         self._metrics.record_failure()
         self._retry_at = time.monotonic() + self._settings.retry_seconds
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
             self.look_once()
+            self._looked.set()
             self._stopping.wait(self._settings.poll_seconds)
+
+
+def warm_up(predictor: Predictor, max_length: int) -> None:
+    """Ask a model for texts of every length it knows, alone and in full batches.
+
+    The runtime plans and allocates for a shape when it first sees it; no client shall wait for that.
+    """
+    length = 1  # in tokens: the full stop is one, and repeats are not joined
+    while length < max_length:
+        predictor.probabilities(["。" * length])
+        length *= _STEPS_OF_LENGTH
+    predictor.probabilities(["。" * max_length])
+    predictor.probabilities(["。" * max_length] * BATCH_TEXTS)

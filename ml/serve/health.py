@@ -5,26 +5,56 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from ml.serve.metrics import CONTENT_TYPE
+from ml.serve.openapi import json_response, problem_response
 from ml.serve.problems import answer_json
 from ml.serve.service import InferenceService
+
+_DIGEST = "5f3c0a6c5b1f0f6d3f4e3b2a19080706f5e4d3c2b1a09f8e7d6c5b4a39281706"
 
 
 def health_routes(service: InferenceService) -> APIRouter:
     """Make the routes that probes and Prometheus ask."""
     router = APIRouter()
 
-    @router.get("/livez", summary="Whether the process runs")
+    @router.get(
+        "/livez",
+        summary="Whether the process runs",
+        responses={200: json_response("it does", {"live": True})},
+    )
     async def livez() -> Response:
         return answer_json({"live": True})
 
-    @router.get("/readyz", summary="Which model is served, which is wanted, and why they differ")
+    @router.get(
+        "/readyz",
+        summary="Which model is served, which is wanted, and why they differ",
+        responses={
+            200: json_response(
+                "every process serves this model",
+                {"ready": True, "model": _DIGEST, "wanted": _DIGEST, "error": None},
+            ),
+            503: json_response(
+                "no model is served",
+                {"ready": False, "model": None, "wanted": None, "error": "/srv/store/champion.json: missing"},
+            ),
+        },
+    )
     async def readyz() -> Response:
-        state = service.state
-        ready = state.predictor is not None
-        document = {"ready": ready, "model": state.model, "wanted": state.wanted, "error": state.error}
-        return answer_json(document, 200 if ready else 503)
+        state = service.fleet_state
+        document = {"ready": state.ready, "model": state.model, "wanted": state.wanted, "error": state.error}
+        return answer_json(document, 200 if state.ready else 503)
 
-    @router.get("/metrics", summary="Figures for Prometheus")
+    @router.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "the text format of Prometheus",
+                "content": {"text/plain": {"example": "inference_ready 1.0\n"}},
+            },
+            401: problem_response(401, "the token is missing", "this service asks for a bearer token"),
+        },
+    )
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 

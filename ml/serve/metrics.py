@@ -2,58 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
-from ml.prediction import Prediction
+from ml.predict import EncodedText
+from ml.serve.fleet import COUNTERS_FOLDER, Fleet
+from ml.vocabulary import UNK
 
-__all__ = ["CONTENT_TYPE", "ServiceMetrics"]
+__all__ = ["CONTENT_TYPE", "Refusal", "ServiceMetrics"]
 
-_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+Refusal = Literal[
+    "overload",
+    "deadline",
+    "body-size",
+    "limits",
+    "no-model",
+    "unauthorized",
+    "connections",
+    "slow",
+    "abandoned",
+]
+
+_REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_TEXT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+_TOKEN_BUCKETS = (16, 64, 256, 1024, 4096, 16384)
+_LENGTH_BUCKETS = (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240)
 
 
 class ServiceMetrics:
     """Counters of one service; a registry of its own lets several live in one process."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._latency = Histogram(
+    def __init__(self, fleet: Fleet) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Histogram(
             "inference_request_seconds",
-            "Time from a request's first byte to its answer's last.",
+            "Time from a request's headers to its answer's last byte.",
             ["route", "status"],
-            buckets=_LATENCY_BUCKETS,
-            registry=self._registry,
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
         )
-        self._texts = Counter(
-            "inference_texts", "Texts answered, by label.", ["label"], registry=self._registry
+        stages = Histogram(
+            "inference_stage_seconds",
+            "Time in the queue (a request), in the tokeniser and in the model (a batch).",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
         )
-        self._model = Gauge(
-            "inference_model_info", "1 for the model served.", ["digest"], registry=self._registry
+        self._queue, self._tokenise, self._model = map(stages.labels, ("queue", "tokenise", "model"))
+        self._batch_texts = Histogram(
+            "inference_batch_texts", "Texts a batch.", buckets=_TEXT_BUCKETS, registry=registry
         )
-        self._ready = Gauge("inference_ready", "1 while a model is served.", registry=self._registry)
-        self._swaps = Counter("inference_swaps", "Models put into service.", registry=self._registry)
+        self._batch_tokens = Histogram(
+            "inference_batch_tokens", "Tokens a batch.", buckets=_TOKEN_BUCKETS, registry=registry
+        )
+        self._depth = Gauge(
+            "inference_queue_depth",
+            "Requests that wait or are computed.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Counter(
+            "inference_refusals", "Requests that got no answer, by reason.", ["reason"], registry=registry
+        )
+        self._texts = Counter("inference_texts", "Texts answered, by label.", ["label"], registry=registry)
+        self._lengths = Histogram(
+            "inference_text_characters", "Length of texts.", buckets=_LENGTH_BUCKETS, registry=registry
+        )
+        self._tokens = Counter("inference_tokens", "Tokens the model read.", registry=registry)
+        self._unknown = Counter(
+            "inference_unknown_tokens", "Tokens that the model does not know.", registry=registry
+        )
+        self._swaps = Counter("inference_swaps", "Models put into service.", registry=registry)
         self._failures = Counter(
             "inference_swap_failures",
             "Attempts to serve what the pointer names that failed.",
-            registry=self._registry,
+            registry=registry,
         )
+        self._fleet = _FleetCollector(fleet)
+        registry.register(self._fleet)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Record one answered request."""
-        self._latency.labels(route, str(status)).observe(seconds)
+        self._requests.labels(route, str(status)).observe(seconds)
 
-    def count_predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Record what was answered."""
-        for prediction in predictions:
-            self._texts.labels(prediction.label).inc()
+    def count_refusal(self, reason: Refusal) -> None:
+        """Record a request that got no answer."""
+        self._refused.labels(reason).inc()
 
-    def record_swap(self, digest: str) -> None:
+    def count_answers(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+        """Record which texts got which labels: drift shows in both."""
+        for label, times in Tally(labels).items():
+            self._texts.labels(label).inc(times)
+        for text in texts:
+            self._lengths.observe(len(text))
+
+    def observe_queue(self, seconds: float) -> None:
+        """Record how long a request waited before its first text was computed."""
+        self._queue.observe(seconds)
+
+    def observe_batch(
+        self, encoded: Sequence[EncodedText], *, tokenise_seconds: float, model_seconds: float
+    ) -> None:
+        """Record what a batch held and what it took."""
+        tokens = sum(len(text.token_ids) for text in encoded)
+        self._tokenise.observe(tokenise_seconds)
+        self._model.observe(model_seconds)
+        self._batch_texts.observe(len(encoded))
+        self._batch_tokens.observe(tokens)
+        self._tokens.inc(tokens)
+        self._unknown.inc(sum(text.token_ids.count(UNK) for text in encoded))
+
+    def set_queue_depth(self, requests: int) -> None:
+        """Say how many requests wait or are computed."""
+        self._depth.set(requests)
+
+    def record_swap(self) -> None:
         """Record that another model went into service."""
-        self._model.clear()
-        self._model.labels(digest).set(1)
-        self._ready.set(1)
         self._swaps.inc()
 
     def record_failure(self) -> None:
@@ -61,5 +134,30 @@ class ServiceMetrics:
         self._failures.inc()
 
     def render(self) -> bytes:
-        """Give all figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """Give all figures in Prometheus' text format, those of the whole service when it has several processes."""
+        if COUNTERS_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        shared.register(self._fleet)
+        return generate_latest(shared)
+
+
+class _FleetCollector(Collector):
+    """The model served, asked when figures are rendered: a gauge kept by each process would outlive a swap."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._fleet.state()
+        model = GaugeMetricFamily("inference_model_info", "1 for the model served.", labels=["digest"])
+        if state.model is not None:
+            model.add_metric([state.model], 1)
+        yield model
+        yield GaugeMetricFamily("inference_ready", "1 while a model is served.", value=float(state.ready))
+        yield GaugeMetricFamily(
+            "inference_wanted_served",
+            "1 while the model served is the one that the pointer names.",
+            value=float(state.ready and state.model == state.wanted),
+        )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+import numpy as np
+import orjson
 
-from ml.prediction import Prediction
-from ml.serve.problems import answer_json
-from ml.serve.requests import check_texts, read_json
+from ml.serve.batcher import Probabilities
+from ml.serve.exchange import Answer, DirectRoute, Exchange
+from ml.serve.openapi import DIRECT_PROBLEMS, direct_operation
+from ml.serve.requests import check_texts, parse_object
 from ml.serve.service import InferenceService
+
+_PATH: Final = "/v1/predict"
+_DIGITS: Final = 6  # of a probability; float32 has no more
 
 _REQUEST_SCHEMA = {
     "type": "object",
     "required": ["texts"],
     "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
-    "example": {"texts": ["这本书很好看，强烈推荐！", "太差了，再也不会买了。"]},
 }
+_REQUEST_EXAMPLE = {"texts": ["这本书很好看，强烈推荐！", "太差了，再也不会买了。"]}
 _ANSWER_SCHEMA = {
     "type": "object",
     "required": ["model", "predictions"],
@@ -32,56 +38,69 @@ _ANSWER_SCHEMA = {
                 "required": ["label", "score", "probabilities"],
                 "properties": {
                     "label": {"type": "string"},
-                    "score": {"type": "number"},
+                    "score": {"type": "number", "description": "the label's probability"},
                     "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
                 },
             },
         },
     },
 }
-
-
-def predict_routes(service: InferenceService) -> APIRouter:
-    """Make the routes of the native API.
-
-    The body is parsed and the answer written by hand: a response model costs as much as the model itself.
-    """
-    router = APIRouter()
-
-    @router.post(
-        "/v1/predict",
-        summary="Say what each text expresses",
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST_SCHEMA}}}
+_ANSWER_EXAMPLE = {
+    "model": "5f3c0a6c5b1f0f6d3f4e3b2a19080706f5e4d3c2b1a09f8e7d6c5b4a39281706",
+    "predictions": [
+        {
+            "label": "positive",
+            "score": 0.971204,
+            "probabilities": {"negative": 0.010215, "neutral": 0.018581, "positive": 0.971204},
         },
-        responses={
-            200: {
-                "content": {"application/json": {"schema": _ANSWER_SCHEMA}},
-                "description": "one prediction a text",
-            },
-            413: {"description": "the body is too large"},
-            422: {"description": "not JSON, not texts, or beyond a limit, which the detail names"},
-            503: {"description": "no model is being served"},
+        {
+            "label": "negative",
+            "score": 0.958811,
+            "probabilities": {"negative": 0.958811, "neutral": 0.030114, "positive": 0.011075},
         },
-    )
-    async def predict(request: Request) -> Response:
-        document = await read_json(request, service.settings.max_body_bytes)
-        texts = check_texts(document.get("texts"), "texts", service.settings)
+    ],
+}
+
+
+def predict_routes(service: InferenceService) -> list[DirectRoute]:
+    """Make the routes of the native API."""
+    settings = service.settings
+
+    async def predict(exchange: Exchange) -> Answer:
+        document = parse_object(await exchange.read_body(settings.max_body_bytes))
+        texts = check_texts(document.get("texts"), "texts", settings)
         predictor = service.current_predictor()
-        predictions = await service.predict(predictor, texts)
-        answer = {
-            "model": predictor.digest,
-            "predictions": [prediction_document(found) for found in predictions],
-        }
-        return answer_json(answer, headers={"X-Model-Digest": predictor.digest})
+        probabilities = await service.probabilities(exchange, predictor, texts)
+        predictions = prediction_documents(probabilities, predictor.labels)
+        service.record_answers(exchange, texts, [found["label"] for found in predictions])
+        body = orjson.dumps({"model": predictor.digest, "predictions": predictions})
+        return Answer(200, body, headers=[(b"x-model-digest", predictor.digest.encode())])
 
-    return router
+    operation = direct_operation(
+        summary="Say what each text expresses",
+        request=(_REQUEST_SCHEMA, _REQUEST_EXAMPLE),
+        answer=(_ANSWER_SCHEMA, _ANSWER_EXAMPLE, "one prediction a text, in order"),
+        problems=DIRECT_PROBLEMS,
+    )
+    return [DirectRoute(_PATH, predict, operation)]
 
 
-def prediction_document(prediction: Prediction) -> dict[str, Any]:
-    """Give a prediction as JSON, its numbers to a millionth."""
-    return {
-        "label": prediction.label,
-        "score": round(prediction.score, 6),
-        "probabilities": {label: round(value, 6) for label, value in prediction.probabilities.items()},
-    }
+def prediction_documents(probabilities: Probabilities, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Give predictions as JSON, one a row of (n, labels), their numbers to a millionth."""
+    documents = []
+    for row in rounded_rows(probabilities):
+        score = max(row)
+        documents.append(
+            {
+                "label": labels[row.index(score)],
+                "score": score,
+                "probabilities": dict(zip(labels, row, strict=True)),
+            }
+        )
+    return documents
+
+
+def rounded_rows(probabilities: Probabilities) -> list[list[float]]:
+    """Give each row of (n, labels) to a millionth, in numbers that print so."""
+    rows: list[list[float]] = np.round(probabilities.astype(np.float64), _DIGITS).tolist()
+    return rows

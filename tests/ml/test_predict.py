@@ -156,7 +156,7 @@ def test_the_command_says_what_is_wrong(
 
 
 def test_predicting_and_serving_need_neither_torch_nor_onnx() -> None:
-    code = "import sys, ml.predict, ml.serve, ml.client; print(*{'torch', 'onnx'} & set(sys.modules))"
+    code = "import sys, ml.predict, ml.serve.app, ml.client; print(*{'torch', 'onnx'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from ml.label_set import LABELS
-from ml.serve import ServeSettings, create_app
+from ml.serve.app import create_app
+from ml.serve.settings import ServeSettings
 from tests.ml.conftest import Store, TinyModel, wait_until
 
 

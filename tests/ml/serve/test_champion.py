@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ml.artifact import Artifact
 from ml.serve import champion
 from ml.serve.champion import ChampionWatcher
+from ml.serve.fleet import Fleet
 from ml.serve.metrics import ServiceMetrics
-from ml.serve.settings import ServeSettings, store_path
+from ml.serve.settings import ServeSettings, parse_store
+from ml.serve.store import FolderStore
 from tests.ml.conftest import Store, TinyModel
 
 
@@ -20,18 +23,20 @@ from tests.ml.conftest import Store, TinyModel
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The digests the watcher tried to load, in order."""
     tried: list[str] = []
-    real = champion.load_from_store
+    real = FolderStore.load
 
-    def load(path: Path, digest: str) -> object:
+    def load(opened: FolderStore, digest: str) -> Artifact:
         tried.append(digest)
-        return real(path, digest)
+        return real(opened, digest)
 
-    monkeypatch.setattr(champion, "load_from_store", load)
+    monkeypatch.setattr(FolderStore, "load", load)
     return tried
 
 
 def watcher_over(store: Store, retry_seconds: float = 30) -> ChampionWatcher:
-    return ChampionWatcher(ServeSettings(store=store.path, retry_seconds=retry_seconds), ServiceMetrics())
+    fleet = Fleet()
+    settings = ServeSettings(store=store.path, retry_seconds=retry_seconds)
+    return ChampionWatcher(settings, ServiceMetrics(fleet), fleet)
 
 
 def test_the_named_artifact_is_served_and_loaded_once(
@@ -193,11 +198,12 @@ def test_even_an_unforeseen_failure_does_not_end_the_watch(
     assert watcher.state.model == tiny.artifact.digest
 
 
-def test_a_store_is_named_by_a_file_url() -> None:
-    assert store_path("file:///srv/a%20store") == Path("/srv/a store")
-    for url in ("/srv/store", "s3://bucket/store", "file://host/store", "file:relative", ""):
+def test_a_store_is_named_by_a_url_of_a_folder_here_or_behind_http() -> None:
+    assert parse_store("file:///srv/a%20store") == Path("/srv/a store")
+    assert parse_store("https://models.example/store") == "https://models.example/store"
+    for url in ("/srv/store", "s3://bucket/store", "file://host/store", "file:relative", "http:///store", ""):
         with pytest.raises(ValueError, match="expected file:///absolute/path"):
-            store_path(url)
+            parse_store(url)
 
 
 def test_an_older_models_error_is_not_said_of_one_that_is_being_loaded(
@@ -211,13 +217,13 @@ def test_an_older_models_error_is_not_said_of_one_that_is_being_loaded(
     watcher.look_once()
     assert watcher.state.error is not None
     seen: list[tuple[str | None, str | None]] = []
-    real = champion.load_from_store
+    real = FolderStore.load
 
-    def load(path: Path, digest: str) -> object:
+    def load(opened: FolderStore, digest: str) -> Artifact:
         seen.append((watcher.state.wanted, watcher.state.error))
-        return real(path, digest)
+        return real(opened, digest)
 
-    monkeypatch.setattr(champion, "load_from_store", load)
+    monkeypatch.setattr(FolderStore, "load", load)
     store.add(other_tiny.artifact)
     store.point_at(other_tiny.artifact.digest)
     watcher.look_once()

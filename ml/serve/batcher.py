@@ -1,0 +1,257 @@
+"""Batching without waiting: what is queued while one batch is computed is computed together as the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.predict import BATCH_TEXTS, Predictor
+from ml.serve.admission import Admission
+from ml.serve.metrics import ServiceMetrics
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS: Final = 0.008  # that a batch of several requests may take, as estimated
+_SOLE_STEP_CHARACTERS: Final = (
+    16_384  # of a batch that holds one request: nobody else waits, but health checks may
+)
+_TEXT_COST: Final = 16  # of a text beside its characters, in characters
+_MOST_CHARACTERS: Final = 1_000  # of a text that cost the model anything
+_FIRST_SECONDS_PER_COST: Final = 4e-6  # until something was measured
+_WEIGHT: Final = 0.1  # of the newest measurement
+# Turns of the event loop between two batches, so that answers are sent and requests that have arrived are read: in
+# the first the answered requests' tasks run, then what they wrote is sent and sockets are read, in the second the
+# tasks of new requests start, and queue behind the third.
+_TURNS_BETWEEN: Final = 3
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class Expired(Exception):
+    """The request's deadline passed before it was computed."""
+
+
+class Abandoned(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class ComputationFailed(Exception):
+    """The model could not compute this request; others are not touched by it."""
+
+
+def always_wanted() -> bool:
+    """Stand in where nobody can tell whether a client is still there."""
+    return True
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """One request's texts on their way through the model that answers all of them."""
+
+    predictor: Predictor
+    texts: Sequence[str]
+    units: int  # by which admission counts it
+    deadline: float  # monotonic seconds, infinity for none
+    is_wanted: Callable[[], bool]
+    answer: asyncio.Future[Probabilities]
+    queued_at: float  # monotonic seconds
+    parts: list[Probabilities] = field(default_factory=list)
+    taken: int = 0  # texts that went into a batch
+    computed: int = 0  # texts whose probabilities are in parts
+
+    def give_up(self, error: Exception) -> None:
+        """End it without an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The texts of one request that are in a batch: those from start to stop."""
+
+    work: Work
+    start: int
+    stop: int
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Those texts."""
+        return self.work.texts[self.start : self.stop]
+
+
+class Batcher:
+    """Computes what it is given, on the event loop's own thread, in steps of a few milliseconds.
+
+    One process runs on one core, so a second thread would only take turns with the loop, and each hand-over costs
+    as much as a tenth of a short text. Between two steps the loop answers health checks and refuses what is too much.
+    An idle batcher begins at once: there is no timer. A batch takes texts of all requests that are queued, each its
+    share, so that a large request does not hold up small ones; each request's texts see one model, the one that was
+    served when it came.
+    """
+
+    def __init__(self, admission: Admission, metrics: ServiceMetrics) -> None:
+        self._admission = admission
+        self._metrics = metrics
+        self._queue: deque[Work] = deque()
+        self._scheduled = False
+        self._seconds_per_cost = _FIRST_SECONDS_PER_COST
+        self._last_end = 0.0  # of the step before, monotonic seconds; 0 after an idle time
+
+    @property
+    def depth(self) -> int:
+        """How many requests are queued or being computed."""
+        return len(self._queue)
+
+    async def compute(
+        self,
+        predictor: Predictor,
+        texts: Sequence[str],
+        *,
+        units: int = 0,
+        deadline: float = float("inf"),
+        is_wanted: Callable[[], bool] = always_wanted,
+    ) -> Probabilities:
+        """Give class probabilities (n, labels) of n texts.
+
+        Raises Expired after `deadline` (of time.monotonic), Abandoned when `is_wanted` says no before the work has
+        begun or between two of its batches, ComputationFailed when the model fails on these very texts.
+        """
+        if not texts:
+            return np.zeros((0, len(predictor.labels)), np.float32)
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        work = Work(predictor, texts, units, deadline, is_wanted, loop.create_future(), now)
+        self._queue.append(work)
+        if not self._scheduled:
+            self._scheduled = True
+            self._last_end = 0.0
+            loop.call_soon(self._step)
+        return await work.answer
+
+    def _step(self) -> None:
+        """Compute one batch and go on after the loop has had its turns, or rest when nothing is queued."""
+        started = time.monotonic()
+        try:
+            shares = self._take(started)
+            self._compute(shares)
+        except Exception as error:  # a step that dies would leave everybody waiting for good
+            log.exception("unexpected failure in a step of the batcher")
+            shares = []
+            for work in self._queue:
+                work.give_up(ComputationFailed(f"unexpected {type(error).__name__}"))
+        ended = time.monotonic()
+        units = sum(share.work.units * (share.stop - share.start) / len(share.work.texts) for share in shares)
+        self._admission.measure(units, ended - (self._last_end or started))
+        self._queue = deque(work for work in self._queue if not work.answer.done())
+        self._scheduled = bool(self._queue)
+        self._last_end = ended
+        self._metrics.set_queue_depth(len(self._queue))
+        if self._scheduled:
+            _after_turns(asyncio.get_running_loop(), _TURNS_BETWEEN, self._step)
+
+    def _take(self, now: float) -> list[Share]:
+        """Choose the next batch: texts for one model, each request's fair share of them."""
+        for work in self._queue:
+            _drop_in_vain(work, now)
+        waiting = [work for work in self._queue if not work.answer.done()]
+        together = [work for work in waiting if work.predictor is waiting[0].predictor][:BATCH_TEXTS]
+        if not together:
+            return []
+        room = STEP_SECONDS / self._seconds_per_cost if len(together) > 1 else _SOLE_STEP_CHARACTERS
+        stops = _fair_stops(together, room)
+        shares = []
+        for work, stop in zip(together, stops, strict=True):
+            if stop > work.taken:
+                if work.taken == 0:
+                    self._metrics.observe_queue(now - work.queued_at)
+                shares.append(Share(work, work.taken, stop))
+                work.taken = stop
+        return shares
+
+    def _compute(self, shares: Sequence[Share]) -> None:
+        if not shares:
+            return
+        try:
+            self._answer(shares)
+        except Exception:  # whatever it is, it is one request's: find which
+            log.exception("a batch of %d requests failed; computing them one by one", len(shares))
+            for share in shares:
+                try:
+                    self._answer([share])
+                except Exception as error:
+                    log.exception("a request of %d texts cannot be computed", len(share.work.texts))
+                    share.work.give_up(ComputationFailed(f"{type(error).__name__} while computing"))
+
+    def _answer(self, shares: Sequence[Share]) -> None:
+        predictor = shares[0].work.predictor
+        texts = [text for share in shares for text in share.texts]
+        started = time.monotonic()
+        encoded = predictor.encode(texts)
+        tokenised = time.monotonic()
+        probabilities = predictor.probabilities_of(encoded)
+        ended = time.monotonic()
+        self._metrics.observe_batch(
+            encoded, tokenise_seconds=tokenised - started, model_seconds=ended - tokenised
+        )
+        took = (ended - started) / sum(map(_cost, texts))
+        self._seconds_per_cost += _WEIGHT * (took - self._seconds_per_cost)
+        at = 0
+        for share in shares:
+            size = share.stop - share.start
+            _hand_over(share.work, probabilities[at : at + size])
+            at += size
+
+
+def _drop_in_vain(work: Work, now: float) -> None:
+    if not work.is_wanted():
+        work.give_up(Abandoned())
+    elif now >= work.deadline:
+        work.give_up(Expired())
+
+
+def _hand_over(work: Work, part: Probabilities) -> None:
+    work.parts.append(part)
+    work.computed += len(part)
+    if work.computed == len(work.texts) and not work.answer.done():
+        work.answer.set_result(np.concatenate(work.parts) if len(work.parts) > 1 else part)
+
+
+def _cost(text: str) -> float:
+    """Say what a text costs, as far as one can know before it is cut into words."""
+    return _TEXT_COST + min(len(text), _MOST_CHARACTERS)
+
+
+def _fair_stops(works: Sequence[Work], room: float) -> list[int]:
+    """Say up to which text each request goes into the next batch, at least one text in all.
+
+    First everybody gets the same number, then what room is left goes to those who have more, in order of arrival.
+    `room` is a cost.
+    """
+    stops = [work.taken for work in works]
+    texts_left = BATCH_TEXTS
+    for most in (max(1, BATCH_TEXTS // len(works)), BATCH_TEXTS):
+        for index, work in enumerate(works):
+            last = min(len(work.texts), work.taken + most)
+            while stops[index] < last and texts_left:
+                cost = _cost(work.texts[stops[index]])
+                if cost > room and texts_left < BATCH_TEXTS:
+                    return stops
+                stops[index] += 1
+                texts_left -= 1
+                room -= cost
+    return stops
+
+
+def _after_turns(loop: asyncio.AbstractEventLoop, turns: int, call: Callable[[], None]) -> None:
+    if turns == 0:
+        call()
+    else:
+        loop.call_soon(_after_turns, loop, turns - 1, call)
