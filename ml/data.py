@@ -207,7 +207,9 @@ def collate(dataset: Dataset, indices: Sequence[int] | Int64Array) -> Batch:
 
 def pad_rows(rows: Sequence[Sequence[int] | npt.NDArray[np.integer]]) -> Int64Array:
     """Lay rows of different lengths under each other, padded with 0 on the right: (rows, longest)."""
+    if len(rows) == 1:
+        return np.array(rows, dtype=np.int64)
     padded = np.full((len(rows), max((len(row) for row in rows), default=0)), PAD, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
     return padded

@@ -17,13 +17,15 @@ import onnxruntime
 
 from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.data import pad_rows
-from ml.grams import hash_grams
+from ml.grams import hash_normalized
 from ml.prediction import Prediction
+from ml.text import normalize_text
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
 
 # Of probabilities: rounding and other processors stay far below it, other models do not.
 GOLDEN_TOLERANCE: Final = 1e-3
+_OUTPUTS: Final = ["probabilities"]
 BATCH_TEXTS: Final = 64
 BATCH_TOKENS: Final = 4096  # padding included; bounds memory and the time that one call keeps a core
 
@@ -46,12 +48,17 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Encode each text."""
-        return [
-            EncodedText(
-                self._vocabulary.encode(self._tokenizer.tokenize(text), self._max_length), hash_grams(text)
-            )
-            for text in texts
-        ]
+        encoded: list[EncodedText] = []
+        for start in range(0, len(texts), BATCH_TEXTS):  # bounds the memory that numbering runs takes
+            normalized = [normalize_text(text) for text in texts[start : start + BATCH_TEXTS]]
+            grams = hash_normalized(normalized)
+            encoded += [
+                EncodedText(self._ids(text), runs) for text, runs in zip(normalized, grams, strict=True)
+            ]
+        return encoded
+
+    def _ids(self, normalized: str) -> list[int]:
+        return self._vocabulary.encode(self._tokenizer.cut_normalized(normalized), self._max_length)
 
 
 class OnnxNetwork:
@@ -63,6 +70,7 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # as fast without, and what a large batch took is given back
         # Idle threads must not burn a core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -71,24 +79,26 @@ class OnnxNetwork:
             )
         except Exception as error:  # the runtime raises its own unrelated types
             raise ArtifactError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
-        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self._wide = any(entry.name == "grams" for entry in self._session.get_inputs())
+        self._classes: int = self._session.get_outputs()[0].shape[1]
 
     def probabilities(self, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
         """Give class probabilities (n, classes) for n texts of any lengths."""
-        parts: list[npt.NDArray[np.float32]] = []
-        order: list[int] = []
+        if len(texts) == 1:
+            return self._run(texts)
+        result = np.empty((len(texts), self._classes), np.float32)
         for indices in plan_batches([len(text.token_ids) for text in texts]):
-            rows = [texts[index].token_ids for index in indices]
-            feed = {"token_ids": pad_rows(rows), "lengths": np.array([len(row) for row in rows], np.int64)}
-            if "grams" in self._inputs:  # a network without a wide part does not look at them
-                feed["grams"] = pad_rows([texts[index].grams for index in indices])
-            parts.append(self._session.run(["probabilities"], feed)[0])
-            order.extend(indices)
-        if not parts:
-            return np.zeros((0, self._session.get_outputs()[0].shape[1]), dtype=np.float32)
-        result = np.concatenate(parts)
-        result[order] = result.copy()
+            result[indices] = self._run([texts[index] for index in indices])
         return result
+
+    def _run(self, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+        """Give class probabilities (n, classes) for n texts that make one batch."""
+        rows = [text.token_ids for text in texts]
+        feed = {"token_ids": pad_rows(rows), "lengths": np.array([len(row) for row in rows], np.int64)}
+        if self._wide:  # a network without a wide part does not look at them
+            feed["grams"] = pad_rows([text.grams for text in texts])
+        probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
+        return probabilities
 
 
 def plan_batches(
@@ -141,9 +151,8 @@ class Predictor:
         return self.predictions_of(self.probabilities(texts))
 
     def _prediction(self, row: Sequence[float]) -> Prediction:
-        probabilities = dict(zip(self.labels, row, strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        return Prediction(label, probabilities[label], probabilities)
+        score = max(row)
+        return Prediction(self.labels[row.index(score)], score, dict(zip(self.labels, row, strict=True)))
 
 
 def check_golden(predictor: Predictor, artifact: Artifact) -> None:

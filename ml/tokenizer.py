@@ -7,11 +7,12 @@ import importlib.util
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from ml.text import normalize_text
 
 Cut = Callable[[str, bool], list[str]]
+Kind = Literal["jieba", "characters"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class TokenizerSettings:
     `hmm` lets jieba guess words that are not in its dictionary. Off, its two implementations cut identically.
     """
 
-    kind: Literal["jieba"] = "jieba"
+    kind: Kind = "jieba"
     hmm: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -31,11 +32,15 @@ class TokenizerSettings:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> TokenizerSettings:
         """Read settings back; raises ValueError naming what is not known."""
-        kind, hmm = document.get("kind"), document.get("hmm")
-        if kind != "jieba" or not isinstance(hmm, bool):
+        kind: Any = document.get("kind")
+        hmm = document.get("hmm")
+        if kind not in get_args(Kind) or not isinstance(hmm, bool):
             raise ValueError(
-                f'tokenizer: expected kind "jieba" and hmm true or false, got {kind!r} and {hmm!r}'
+                f'tokenizer: expected kind "jieba" or "characters" and hmm true or false, '
+                f"got {kind!r} and {hmm!r}"
             )
+        if kind == "characters" and hmm:
+            raise ValueError("tokenizer: characters are not guessed at: hmm must be false, got true")
         return cls(kind=kind, hmm=hmm)
 
 
@@ -44,6 +49,10 @@ class Tokenizer(Protocol):
 
     def tokenize(self, text: str) -> list[str]:
         """Give the tokens of a text, none of them whitespace; empty for a text without content."""
+        ...
+
+    def cut_normalized(self, normalized: str) -> list[str]:
+        """Do the same with a text that is normalized already, for those who want its normalized form as well."""
         ...
 
 
@@ -56,11 +65,32 @@ class JiebaTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Give the words, numbers, punctuation and emoji of a text in order."""
-        return [token for token in self.cut(normalize_text(text), self.hmm) if not token.isspace()]
+        return self.cut_normalized(normalize_text(text))
+
+    def cut_normalized(self, normalized: str) -> list[str]:
+        """Give the same of a normalized text."""
+        return [token for token in self.cut(normalized, self.hmm) if not token.isspace()]
+
+
+class CharacterTokenizer:
+    """Takes every character of the normalized text for a token: no dictionary, no unknown words."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Give the characters of a text in order."""
+        return self.cut_normalized(normalize_text(text))
+
+    def cut_normalized(self, normalized: str) -> list[str]:
+        """Give the same of a normalized text, whose only whitespace is single spaces."""
+        return list(normalized.replace(" ", ""))
 
 
 def make_tokenizer(settings: TokenizerSettings) -> Tokenizer:
-    """Make a tokenizer: rjieba where it is installed (about 15 times faster), else jieba."""
+    """Make the tokenizer that the settings name; for jieba with rjieba where it is installed, else with jieba itself.
+
+    rjieba is about 15 times faster.
+    """
+    if settings.kind == "characters":
+        return CharacterTokenizer()
     fast = importlib.util.find_spec("rjieba") is not None
     return JiebaTokenizer(cut_with_rjieba if fast else cut_with_jieba, settings.hmm)
 

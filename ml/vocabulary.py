@@ -25,6 +25,7 @@ class Vocabulary:
         if len(self._ids) != len(self.tokens):
             repeated = next(token for token, times in Counter(self.tokens).items() if times > 1)
             raise ValueError(f"a vocabulary holds each token once, this one repeats {repeated!r}")
+        del self._ids[RESERVED[PAD]]  # no text holds padding: who writes "<pad>" writes an unknown word
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.grams import MAX_CHARACTERS, hash_grams
+from ml.grams import MAX_CHARACTERS, hash_grams, hash_normalized
+from ml.text import normalize_text
 
 
 def test_runs_are_numbered_the_same_everywhere() -> None:
@@ -46,3 +47,17 @@ def test_of_a_very_long_text_both_ends_are_looked_at() -> None:
     assert len(grams) < 3 * MAX_CHARACTERS
     for end in (long[:3], long[-3:]):
         assert set(hash_grams(end)) <= set(grams)
+
+
+@given(texts=st.lists(st.text(max_size=60), max_size=8))
+def test_a_text_among_others_has_the_numbers_it_has_alone(texts: list[str]) -> None:
+    together = hash_normalized([normalize_text(text) for text in texts])
+    assert [grams.tolist() for grams in together] == [hash_grams(text).tolist() for text in texts]
+    assert all(grams.dtype == np.int64 for grams in together)
+
+
+def test_long_texts_and_empty_ones_keep_to_themselves() -> None:
+    texts = ["", "好" * 3 * MAX_CHARACTERS, "", "吃好", "一二三" * MAX_CHARACTERS, ""]
+    assert [grams.tolist() for grams in hash_normalized(texts)] == [
+        hash_grams(text).tolist() for text in texts
+    ]

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from ml.bootstrap import BootstrapCorpus
 from ml.text import normalize_text
-from ml.tokenizer import Tokenizer, TokenizerSettings, cut_with_jieba, cut_with_rjieba, make_tokenizer
+from ml.tokenizer import (
+    Kind,
+    Tokenizer,
+    TokenizerSettings,
+    cut_with_jieba,
+    cut_with_rjieba,
+    make_tokenizer,
+)
 
 
 def test_both_implementations_cut_the_whole_bootstrap_corpus_alike(corpus: BootstrapCorpus) -> None:
@@ -54,10 +61,25 @@ def test_loading_the_dictionary_prints_nothing() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_settings_survive_a_round_trip_and_unknown_ones_are_refused() -> None:
-    settings = TokenizerSettings(hmm=True)
+def test_characters_are_tokens_where_the_settings_say_so() -> None:
+    tokenizer = make_tokenizer(TokenizerSettings("characters"))
+    assert tokenizer.tokenize("ＯＫ\u200b 很 好\n😀！") == ["o", "k", "很", "好", "😀", "!"]
+    assert tokenizer.tokenize(" \u200b\n") == []
+
+
+@given(text=st.text(st.characters()), kind=st.sampled_from(["jieba", "characters"]))
+def test_a_normalized_text_is_cut_like_the_text_itself(text: str, kind: Kind) -> None:
+    tokenizer = make_tokenizer(TokenizerSettings(kind))
+    assert tokenizer.cut_normalized(normalize_text(text)) == tokenizer.tokenize(text)
+    assert "".join(tokenizer.tokenize(text)) == normalize_text(text).replace(" ", "")
+
+
+@pytest.mark.parametrize("settings", [TokenizerSettings(hmm=True), TokenizerSettings("characters")])
+def test_settings_survive_a_round_trip_and_unknown_ones_are_refused(settings: TokenizerSettings) -> None:
     assert TokenizerSettings.from_json(settings.to_json()) == settings
     with pytest.raises(ValueError, match="'thulac'"):
         TokenizerSettings.from_json({"kind": "thulac", "hmm": False})
     with pytest.raises(ValueError, match="hmm"):
         TokenizerSettings.from_json({"kind": "jieba", "hmm": 1})
+    with pytest.raises(ValueError, match="characters are not guessed at"):
+        TokenizerSettings.from_json({"kind": "characters", "hmm": True})

@@ -6,7 +6,7 @@ import pytest
 
 from ml.data import Example
 from ml.tokenizer import Tokenizer
-from ml.vocabulary import PAD, UNK, Vocabulary, build_vocabulary, count_tokens
+from ml.vocabulary import PAD, RESERVED, UNK, Vocabulary, build_vocabulary, count_tokens
 
 
 def test_tokens_are_ordered_by_count_and_then_by_themselves() -> None:
@@ -63,3 +63,8 @@ def test_a_vocabulary_survives_a_round_trip(vocabulary: Vocabulary) -> None:
 def test_a_document_that_is_no_vocabulary_is_refused(document: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="vocabulary"):
         Vocabulary.from_json(document)
+
+
+def test_no_text_becomes_padding() -> None:
+    vocabulary = Vocabulary([*RESERVED, "好"])
+    assert vocabulary.encode(["<pad>", "好", "<unk>"], 8) == [UNK, 2, UNK]
