@@ -28,7 +28,7 @@ from ml.model import WIDE_SCALE, SentimentLSTM, build_model, initial_parameters
 from ml.model_config import ModelConfig
 from ml.predict import EncodedText, OnnxNetwork, TextEncoder
 from ml.tokenizer import TokenizerSettings
-from ml.vocabulary import Vocabulary
+from ml.vocabulary import PAD, Vocabulary
 
 MAX_DIFFERENCE: Final = 1e-4  # of probabilities between torch and ONNX Runtime
 GOLDEN_TEXTS: Final = (
@@ -129,6 +129,7 @@ def build_onnx(model: SentimentLSTM) -> bytes:
     wide = config.gram_buckets > 0
     with torch.no_grad():
         vectors = model.word_vectors(torch.arange(config.vocabulary_size)).numpy()
+    vectors[PAD] = 0.0  # so that padding adds nothing to a sum
     weights = model_weights(model)
     constants = _graph_constants(weights, vectors)
     if wide:
@@ -172,13 +173,10 @@ def _graph_constants(
         "B": np.stack(bias_pairs),  # (2, 8H)
         "output_weight": weights["output.weight"],  # (classes, 2 (2H + E))
         "output_bias": weights["output.bias"],  # (classes,)
-        "zero": np.array(0, np.int64),
-        "one": np.array(1, np.int64),
         "axis_0": np.array([0], np.int64),
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "lowest": np.array(np.finfo(np.float32).min, np.float32),
-        "nothing": np.array(0.0, np.float32),
         "states_of_position": np.array([0, 0, -1], np.int64),
     }
 
@@ -202,19 +200,15 @@ def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
             direction="bidirectional",
             hidden_size=config.hidden_dim,
         ),
-        node("Shape", ["ids"], ["time"], start=0, end=1),
-        node("Squeeze", ["time", "axis_0"], ["steps"]),
-        node("Range", ["zero", "steps", "one"], ["position"]),  # (T,)
-        node("Unsqueeze", ["position", "axis_1"], ["position_column"]),  # (T, 1)
-        node("Less", ["position_column", "lengths"], ["real"]),  # (T, B)
+        node("Cast", ["ids"], ["real"], to=TensorProto.BOOL),  # (T, B); no id but padding's is 0
         node("Unsqueeze", ["real", "axis_2"], ["mask"]),  # (T, B, 1)
         node("Transpose", ["states"], ["states_by_text"], perm=[0, 2, 1, 3]),  # (T, B, 2, H)
         node("Reshape", ["states_by_text", "states_of_position"], ["both_states"]),  # (T, B, 2H)
         node("Concat", ["both_states", "embedded"], ["read"], axis=2),  # (T, B, 2H + E)
         node("Where", ["mask", "read", "lowest"], ["read_or_low"]),
         node("ReduceMax", ["read_or_low"], ["highest"], axes=[0], keepdims=0),  # (B, 2H + E)
-        node("Where", ["mask", "read", "nothing"], ["read_or_zero"]),
-        node("ReduceSum", ["read_or_zero", "axis_0"], ["sum"], keepdims=0),  # (B, 2H + E)
+        # Where there is only padding, the LSTM's states are zero, and so is the padding's own vector.
+        node("ReduceSum", ["read", "axis_0"], ["sum"], keepdims=0),  # (B, 2H + E)
         node("Cast", ["lengths"], ["lengths_float"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
         node("Div", ["sum", "length_column"], ["mean"]),  # (B, 2H + E)
@@ -226,9 +220,20 @@ def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
 
 
 def _wide_constants(rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    """Lay the rows (K, classes) of the wide part out so that few steps find and count them.
+
+    A run numbered g > 0 has row 1 + g mod (K - 1), here row (g - 1) mod (K - 1). The padding, 0, then is row -1: the
+    last one, of zeros. One more column says of each row whether it counts.
+    """
+    buckets, classes = len(rows) - 1, rows.shape[1]
+    laid_out = np.zeros((buckets + 1, classes + 1), np.float32)
+    laid_out[:buckets, :classes] = np.roll(rows[1:], -1, axis=0) * np.float32(WIDE_SCALE)
+    laid_out[:buckets, classes] = 1.0
     return {
-        "gram_rows": rows * np.float32(WIDE_SCALE),  # (K, classes)
-        "buckets_but_one": np.array(len(rows) - 1, np.int64),
+        "gram_rows": laid_out,  # (K, classes + 1)
+        "gram_buckets": np.array(buckets, np.int64),
+        "sum_and_count": np.array([classes, 1], np.int64),
+        "one": np.array(1, np.int64),
         "one_float": np.array(1.0, np.float32),
     }
 
@@ -236,18 +241,16 @@ def _wide_constants(rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]
 def _wide_nodes() -> list[onnx.NodeProto]:
     node = helper.make_node
     return [
-        node("Greater", ["grams", "zero"], ["is_gram"]),  # (B, G)
-        node("Cast", ["is_gram"], ["is_gram_64"], to=TensorProto.INT64),
-        node("Mod", ["grams", "buckets_but_one"], ["bucket_below"]),
-        node("Add", ["bucket_below", "one"], ["bucket"]),
-        node("Mul", ["bucket", "is_gram_64"], ["gram_row"]),
-        node("Gather", ["gram_rows", "gram_row"], ["gram_logits"]),  # (B, G, classes); row 0 is zero
-        node("ReduceSum", ["gram_logits", "axis_1"], ["gram_sum"], keepdims=0),  # (B, classes)
-        node("ReduceSum", ["is_gram_64", "axis_1"], ["gram_count"], keepdims=1),  # (B, 1)
-        node("Cast", ["gram_count"], ["gram_count_float"], to=TensorProto.FLOAT),
-        node("Max", ["gram_count_float", "one_float"], ["gram_count_positive"]),
+        node("Sub", ["grams", "one"], ["gram_below"]),  # (B, G)
+        node(
+            "Mod", ["gram_below", "gram_buckets"], ["gram_row"], fmod=1
+        ),  # takes the sign of what it divides
+        node("Gather", ["gram_rows", "gram_row"], ["gram_logits"]),  # (B, G, classes + 1)
+        node("ReduceSum", ["gram_logits", "axis_1"], ["gram_sums"], keepdims=0),  # (B, classes + 1)
+        node("Split", ["gram_sums", "sum_and_count"], ["gram_sum", "gram_count"], axis=1),
+        node("Max", ["gram_count", "one_float"], ["gram_count_positive"]),  # (B, 1)
         node("Sqrt", ["gram_count_positive"], ["gram_norm"]),
-        node("Div", ["gram_sum", "gram_norm"], ["wide_logits"]),
+        node("Div", ["gram_sum", "gram_norm"], ["wide_logits"]),  # (B, classes)
         node("Add", ["deep_logits", "wide_logits"], ["logits"]),
     ]
 
