@@ -129,7 +129,9 @@ class Aggregator:
         return load_artifact(self._store.artifact(self.spec.champion_digest), self.spec.champion_digest)
 
     def tokenizer(self) -> TokenizerSettings:
-        return TokenizerSettings() if self._champion is None else self._champion.tokenizer
+        if self._champion is not None:
+            return self._champion.tokenizer
+        return TokenizerSettings.from_json({**TokenizerSettings().to_json(), **self.spec.tokenizer})
 
     # -- What sites ask ------------------------------------------------------------------------------------------
 

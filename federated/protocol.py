@@ -204,8 +204,10 @@ class RunSpec:
     seed: int = 0
     # What differs from the usual training configuration, by the names of its fields, e.g. {"strategy": "fedavg"}.
     training: Mapping[str, Any] = field(default_factory=dict)
-    # The same for a first training's network, and for its vocabulary: {"max_size", "min_count"}.
+    # The same for a first training's network, for its tokenizer, e.g. {"kind": "characters"}, and for its vocabulary:
+    # {"max_size", "min_count"}.
     network: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: Mapping[str, int] = field(default_factory=dict)
     join_deadline_seconds: float = 180  # a site that has not joined by then is left out
     round_deadline_seconds: float = 60  # a site that has not answered by then is left out of the round

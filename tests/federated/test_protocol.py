@@ -202,7 +202,11 @@ SPEC = RunSpec(
 
 def test_a_specification_comes_out_as_it_went_in() -> None:
     changed = replace(
-        SPEC, network={"hidden_dim": 32}, vocabulary={"max_size": 500, "min_count": 1}, training={"rounds": 7}
+        SPEC,
+        network={"hidden_dim": 32},
+        tokenizer={"kind": "characters"},
+        vocabulary={"max_size": 500, "min_count": 1},
+        training={"rounds": 7},
     )
     resumed = replace(SPEC, champion_digest="f" * 64, rounds=5, seed=3, round_deadline_seconds=2.5)
     for spec in (SPEC, resumed, changed):

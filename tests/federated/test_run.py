@@ -14,6 +14,7 @@ from federated.compare import compare, read_ground, train_by_sites
 from federated.protocol import SiteSpec
 from ml.artifact import load_artifact
 from ml.predict import Predictor
+from ml.tokenizer import TokenizerSettings
 from ml.training_config import FIRST_TRAINING, RETRAINING
 from tests.federated.conftest import SITES, TRAIN_SAMPLES, FinishedRun, RunGround, write_reviews
 
@@ -41,6 +42,15 @@ def test_the_model_answers_for_texts_that_no_site_has_shown(finished: FinishedRu
     artifact = load_artifact(finished.ground.store.artifact(finished.digest), finished.digest)
     praise, blame = Predictor(artifact).predict(["山里的民宿真的很好啊", "山里的民宿实在太差啊"])
     assert (praise.label, blame.label) == ("positive", "negative")
+
+
+def test_a_model_that_was_trained_on_characters_is_served_on_characters(ground: RunGround) -> None:
+    status = ground.finish(ground.spec("run-1", rounds=2, tokenizer={"kind": "characters"}))
+    assert status.result is not None
+    artifact = load_artifact(ground.store.artifact(status.result["artifact"]), status.result["artifact"])
+    assert artifact.tokenizer == TokenizerSettings("characters")
+    assert max(map(len, artifact.vocabulary.tokens[2:])) == 1
+    assert len(Predictor(artifact).encode(["山里的民宿"])[0].token_ids) == 5
 
 
 def test_when_a_run_is_done_its_processes_have_ended(finished: FinishedRun) -> None:
