@@ -14,6 +14,7 @@ import numpy as np
 from federated.protocol import RoundRecord, RunSpec, Tensors
 from federated.store import FolderStore, write_whole
 from ml.artifact import Artifact, load_artifact
+from ml.data import Example
 from ml.export import export_artifact
 from ml.label_set import LABELS
 from ml.metrics import Evaluation, evaluate_predictions
@@ -22,8 +23,6 @@ from ml.predict import Predictor
 from ml.tokenizer import TokenizerSettings
 from ml.training_config import TrainingConfig
 from ml.vocabulary import Vocabulary
-
-PARITY_TEXTS = 200
 
 
 def conclude_run(
@@ -50,13 +49,14 @@ def conclude_run(
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         max_length=training_config.max_length,
-        parity_texts=[sample["text"] for sample in heldout[:PARITY_TEXTS]],
+        validation=[Example(sample["text"], sample["label"]) for sample in heldout],
     )
     candidate = load_artifact(written.path, written.digest)
     report = {
         "run": spec.run,
         "artifact": written.digest,
         "size_bytes": sum(file.stat().st_size for file in written.path.iterdir()),
+        "quantization": asdict(candidate.quantization),
         "champion": None if champion is None else champion.digest,
         "candidate_evaluation": evaluate_artifact(candidate, heldout),
         "champion_evaluation": None if champion is None else evaluate_artifact(champion, heldout),

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from ml.model_config import ModelConfig
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import Vocabulary
 
-Weights = dict[str, npt.NDArray[np.float32]]
+Weights = Mapping[str, npt.NDArray[np.float32]]
+Precision = Literal["fp32", "int8"]
 
+FORMAT: Final = 2  # of the files of an artifact, to be raised when they change; the first one had no number
 MANIFEST: Final = "manifest.json"
 FILES: Final = (
     "config.json",
@@ -32,10 +33,33 @@ FILES: Final = (
     "vocabulary.json",
     "weights.safetensors",
 )
+QUANTIZED: Final = "model.int8.onnx"  # only where the gate at export let it pass
+_WEIGHTS: Final = "weights.safetensors"
 
 
 class ArtifactError(Exception):
     """An artifact cannot be written, read or trusted; names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class QuantizationFigures:
+    """How far the graph in 8-bit integers and the one in floating point are apart on the same samples."""
+
+    macro_f1_fp32: float
+    macro_f1_int8: float
+    same_labels: float  # share of the samples
+    max_abs_difference: float  # of probabilities
+    max_batch_difference: float  # of probabilities in 8 bits, of a text alone and among others
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the gate at export decided of the graph in 8-bit integers."""
+
+    served: Precision
+    reason: str
+    samples: int  # labelled ones it was judged on
+    figures: QuantizationFigures | None  # None where there were too few samples to judge
 
 
 @dataclass(frozen=True)
@@ -49,10 +73,11 @@ class Parity:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """A text and the probabilities this model must give it wherever it is served."""
+    """A text and the probabilities this model must give it wherever it is served, in the order of its labels."""
 
     text: str
-    probabilities: tuple[float, ...]  # in the order of the artifact's labels
+    probabilities: tuple[float, ...]
+    int8: tuple[float, ...] | None = None  # of the graph in 8-bit integers, where there is one
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,7 @@ class ArtifactContents:
 
     weights: Weights
     onnx: bytes
+    onnx_int8: bytes | None  # the same in 8-bit integers; served on processors where there is one
     vocabulary: Vocabulary
     network: ModelConfig
     tokenizer: TokenizerSettings
@@ -68,6 +94,7 @@ class ArtifactContents:
     max_length: int
     golden: tuple[GoldenCase, ...]
     parity: Parity
+    quantization: Quantization
 
 
 @dataclass(frozen=True)
@@ -84,6 +111,37 @@ class Artifact(ArtifactContents):
 
     digest: str
     path: Path
+
+
+class StoredWeights(Weights):
+    """The weights of an artifact on the disk; read when they are first looked at, which serving never does.
+
+    Looking at them raises ArtifactError when the file has changed since, or holds no weights.
+    """
+
+    def __init__(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
+        self._path = path
+        self._fingerprint = fingerprint
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        import safetensors.numpy
+        from safetensors import SafetensorError
+
+        content = _read_verified(self._path, self._fingerprint)
+        try:
+            return safetensors.numpy.load(content)
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise ArtifactError(f"{self._path}: whole, but cannot be understood: {error!r}") from error
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
 def canonical_json(document: Any) -> bytes:
@@ -123,48 +181,73 @@ def load_artifact(path: Path, expected_digest: str) -> Artifact:
     Raises ArtifactError naming the file and the reason when one is missing, extra, truncated or changed.
     """
     manifest = _read_manifest(path, expected_digest)
-    _refuse_other_files(path)
-    files = {name: _read_verified(path / name, manifest[name]) for name in FILES}
+    _refuse_other_files(path, manifest)
+    weights = StoredWeights(path / _WEIGHTS, manifest[_WEIGHTS])
+    _verify(path / _WEIGHTS, manifest[_WEIGHTS])
+    files = {name: _read_verified(path / name, manifest[name]) for name in manifest if name != _WEIGHTS}
     try:
-        contents = _parse_files(files)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        config = json.loads(files["config.json"])
+        if config.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{path}: an artifact of format {config.get('format', 1)!r}, and this version reads format "
+                f"{FORMAT}: train or export the model again, or use the version that wrote it"
+            )
+        contents = _parse_files(files, config, weights)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: whole, but cannot be understood: {error!r}") from error
     return Artifact(**vars(contents), digest=expected_digest, path=path)
 
 
 def _render_files(contents: ArtifactContents) -> dict[str, bytes]:
+    import safetensors.numpy
+
     config = {
+        "format": FORMAT,
         "network": contents.network.to_json(),
         "tokenizer": contents.tokenizer.to_json(),
         "labels": list(contents.labels),
         "max_length": contents.max_length,
     }
-    golden = [{"text": case.text, "probabilities": list(case.probabilities)} for case in contents.golden]
+    golden = [asdict(case) for case in contents.golden]
+    parity = {**asdict(contents.parity), "quantization": asdict(contents.quantization)}
     weights = {name: np.ascontiguousarray(contents.weights[name]) for name in sorted(contents.weights)}
-    return {
+    files = {
         "config.json": canonical_json(config),
         "golden.json": canonical_json(golden),
         "model.onnx": contents.onnx,
-        "parity.json": canonical_json(vars(contents.parity)),
+        "parity.json": canonical_json(parity),
         "vocabulary.json": canonical_json(contents.vocabulary.to_json()),
-        "weights.safetensors": safetensors.numpy.save(weights),
+        _WEIGHTS: safetensors.numpy.save(weights),
     }
+    return files if contents.onnx_int8 is None else {**files, QUANTIZED: contents.onnx_int8}
 
 
-def _parse_files(files: Mapping[str, bytes]) -> ArtifactContents:
-    config = json.loads(files["config.json"])
-    golden = json.loads(files["golden.json"])
+def _parse_files(files: Mapping[str, bytes], config: Mapping[str, Any], weights: Weights) -> ArtifactContents:
+    parity = json.loads(files["parity.json"])
     return ArtifactContents(
-        weights=safetensors.numpy.load(files["weights.safetensors"]),
+        weights=weights,
         onnx=files["model.onnx"],
+        onnx_int8=files.get(QUANTIZED),
         vocabulary=Vocabulary.from_json(json.loads(files["vocabulary.json"])),
         network=ModelConfig.from_json(config["network"]),
         tokenizer=TokenizerSettings.from_json(config["tokenizer"]),
         labels=tuple(config["labels"]),
         max_length=int(config["max_length"]),
-        golden=tuple(GoldenCase(case["text"], tuple(case["probabilities"])) for case in golden),
-        parity=Parity(**json.loads(files["parity.json"])),
+        golden=tuple(_parse_golden(case) for case in json.loads(files["golden.json"])),
+        quantization=_parse_quantization(parity.pop("quantization")),
+        parity=Parity(**parity),
     )
+
+
+def _parse_golden(case: Mapping[str, Any]) -> GoldenCase:
+    int8 = case["int8"]
+    return GoldenCase(case["text"], tuple(case["probabilities"]), None if int8 is None else tuple(int8))
+
+
+def _parse_quantization(document: Mapping[str, Any]) -> Quantization:
+    figures = document["figures"]
+    parsed = None if figures is None else QuantizationFigures(**figures)
+    return Quantization(**{**document, "figures": parsed})
 
 
 def _fingerprint(content: bytes) -> dict[str, Any]:
@@ -202,25 +285,41 @@ def _read_manifest(path: Path, expected_digest: str) -> dict[str, Any]:
     if digest != expected_digest:
         raise ArtifactError(f"{path / MANIFEST}: its sha256 is {digest}, expected {expected_digest}")
     manifest = json.loads(content)
-    if not isinstance(manifest, dict) or set(manifest) != set(FILES):
+    if not isinstance(manifest, dict) or set(manifest) - {QUANTIZED} != set(FILES):
         raise ArtifactError(f"{path / MANIFEST}: lists {sorted(manifest)}, expected {list(FILES)}")
     return manifest
 
 
-def _refuse_other_files(path: Path) -> None:
-    extra = sorted({entry.name for entry in path.iterdir()} - {*FILES, MANIFEST})
+def _refuse_other_files(path: Path, manifest: Mapping[str, Any]) -> None:
+    extra = sorted({entry.name for entry in path.iterdir()} - {*manifest, MANIFEST})
     if extra:
         raise ArtifactError(f"{path / extra[0]}: not part of the artifact; remove it")
 
 
+def _verify(path: Path, expected: Mapping[str, Any]) -> None:
+    """Check a file without keeping it in memory."""
+    try:
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: missing") from error
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+    _compare(path, size_bytes, digest, expected)
+
+
 def _read_verified(path: Path, expected: Mapping[str, Any]) -> bytes:
     content = _read_bytes(path)
-    if len(content) != expected["size_bytes"]:
-        raise ArtifactError(f"{path}: has {len(content)} bytes, expected {expected['size_bytes']}")
-    digest = hashlib.sha256(content).hexdigest()
+    _compare(path, len(content), hashlib.sha256(content).hexdigest(), expected)
+    return content
+
+
+def _compare(path: Path, size_bytes: int, digest: str, expected: Mapping[str, Any]) -> None:
+    if size_bytes != expected["size_bytes"]:
+        raise ArtifactError(f"{path}: has {size_bytes} bytes, expected {expected['size_bytes']}")
     if digest != expected["sha256"]:
         raise ArtifactError(f"{path}: its sha256 is {digest}, expected {expected['sha256']}")
-    return content
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -22,15 +22,17 @@ from ml.artifact import (
     WrittenArtifact,
     write_artifact,
 )
-from ml.data import pad_rows
+from ml.data import Example, pad_rows
 from ml.label_set import LABELS
 from ml.model import WIDE_SCALE, SentimentLSTM, build_model, initial_parameters
 from ml.model_config import ModelConfig
 from ml.predict import EncodedText, OnnxNetwork, TextEncoder
+from ml.quantize import quantize_if_as_good
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import PAD, Vocabulary
 
 MAX_DIFFERENCE: Final = 1e-4  # of probabilities between torch and ONNX Runtime
+PARITY_TEXTS: Final = 200  # of the validation samples
 GOLDEN_TEXTS: Final = (
     "这本书很好看，强烈推荐！",
     "太差了，再也不会买了。",
@@ -62,12 +64,13 @@ def export_artifact(
     tokenizer: TokenizerSettings,
     vocabulary: Vocabulary,
     max_length: int,
-    parity_texts: Sequence[str] = (),
+    validation: Sequence[Example] = (),
 ) -> WrittenArtifact:
     """Package trained weights as an artifact in `parent_dir`.
 
-    The golden texts are always part of the parity check, `parity_texts` (say, held-out samples) are added.
-    Raises ArtifactError when weights do not fit the configuration or are not finite, when the graph and the
+    `validation` are labelled samples that were not trained on. The first of them join the golden texts in the check of
+    parity, and all of them decide whether the model is served in 8-bit integers (see ml/quantize.py); with too few it
+    is not. Raises ArtifactError when weights do not fit the configuration or are not finite, when the graph and the
     network disagree by more than MAX_DIFFERENCE, and when the disk refuses.
     """
     _check_weights(weights, config, vocabulary)
@@ -79,21 +82,25 @@ def export_artifact(
     ).eval()
     graph = build_onnx(model)
     encoder = TextEncoder(tokenizer, vocabulary, max_length)
-    parity = check_parity(model, graph, encoder, [*GOLDEN_TEXTS, *parity_texts])
+    texts = [*GOLDEN_TEXTS, *(example.text for example in validation[:PARITY_TEXTS])]
+    parity = check_parity(model, graph, encoder, texts)
     if parity.max_abs_difference > MAX_DIFFERENCE or not parity.same_labels:
         raise ArtifactError(
             f"model.onnx and the trained network disagree: {parity}, allowed {MAX_DIFFERENCE}"
         )
+    quantized, quantization = quantize_if_as_good(graph, encoder, validation)
     contents = ArtifactContents(
         weights=arrays,
         onnx=graph,
+        onnx_int8=quantized,
         vocabulary=vocabulary,
         network=config,
         tokenizer=tokenizer,
         labels=LABELS,
         max_length=max_length,
-        golden=_golden_cases(OnnxNetwork(graph), encoder),
+        golden=_golden_cases(graph, quantized, encoder),
         parity=parity,
+        quantization=quantization,
     )
     return write_artifact(parent_dir, contents)
 
@@ -264,11 +271,18 @@ def _torch_probabilities(model: SentimentLSTM, texts: Sequence[EncodedText]) -> 
         return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
 
 
-def _golden_cases(network: OnnxNetwork, encoder: TextEncoder) -> tuple[GoldenCase, ...]:
-    probabilities = network.probabilities(encoder.encode(GOLDEN_TEXTS))
+def _golden_cases(exact: bytes, quantized: bytes | None, encoder: TextEncoder) -> tuple[GoldenCase, ...]:
+    encoded = encoder.encode(GOLDEN_TEXTS)
+    rows = _golden_rows(exact, encoded)
+    int8 = [None] * len(rows) if quantized is None else _golden_rows(quantized, encoded)
+    return tuple(GoldenCase(*case) for case in zip(GOLDEN_TEXTS, rows, int8, strict=True))
+
+
+def _golden_rows(graph: bytes, encoded: Sequence[EncodedText]) -> list[tuple[float, ...]]:
     # Rounded, so that processors that differ in the last bits still make the same artifact.
-    rounded = [tuple(round(float(value), 4) for value in row) for row in probabilities]
-    return tuple(GoldenCase(text, row) for text, row in zip(GOLDEN_TEXTS, rounded, strict=True))
+    return [
+        tuple(round(float(value), 4) for value in row) for row in OnnxNetwork(graph).probabilities(encoded)
+    ]
 
 
 def _check_weights(

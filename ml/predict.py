@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from ml.artifact import Artifact, ArtifactError, load_artifact
+from ml.artifact import Artifact, ArtifactError, Precision, load_artifact
 from ml.data import pad_rows
 from ml.grams import hash_normalized
 from ml.prediction import Prediction
@@ -23,8 +23,9 @@ from ml.text import normalize_text
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
 
-# Of probabilities: rounding and other processors stay far below it, other models do not.
-GOLDEN_TOLERANCE: Final = 1e-3
+# Of probabilities: rounding and other processors stay far below it, other models do not. In 8 bits a rounding that
+# falls the other way is a step of a 255th.
+GOLDEN_TOLERANCE: Final[Mapping[Precision, float]] = {"fp32": 1e-3, "int8": 5e-3}
 _OUTPUTS: Final = ["probabilities"]
 BATCH_TEXTS: Final = 64
 BATCH_TOKENS: Final = 4096  # padding included; bounds memory and the time that one call keeps a core
@@ -128,7 +129,8 @@ class Predictor:
         self.digest: Final = artifact.digest
         self.labels: Final = artifact.labels
         self._encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
-        self._network = OnnxNetwork(artifact.onnx, threads)
+        self.precision: Final[Precision] = "fp32" if artifact.onnx_int8 is None else "int8"
+        self._network = OnnxNetwork(artifact.onnx_int8 or artifact.onnx, threads)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Do the first half of the work, in which no network takes part: give each text as the network reads it."""
@@ -158,12 +160,14 @@ class Predictor:
 def check_golden(predictor: Predictor, artifact: Artifact) -> None:
     """Ask for the artifact's golden texts; raises ArtifactError naming the first that gets another answer."""
     answers = predictor.probabilities([case.text for case in artifact.golden])
+    tolerance = GOLDEN_TOLERANCE[predictor.precision]
     for case, answer in zip(artifact.golden, answers, strict=True):
-        difference = float(np.abs(answer - np.array(case.probabilities)).max())
-        if not difference <= GOLDEN_TOLERANCE:  # so written, a NaN is refused as well
+        recorded = case.int8 if predictor.precision == "int8" else case.probabilities
+        difference = float(np.abs(answer - np.array(recorded, np.float64)).max())
+        if not difference <= tolerance:  # so written, a NaN is refused as well
             raise ArtifactError(
                 f"golden.json: probabilities of {case.text[:20]!r} are {difference:.4f} away from those "
-                f"recorded, allowed {GOLDEN_TOLERANCE}"
+                f"recorded, allowed {tolerance}"
             )
 
 

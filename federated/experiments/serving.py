@@ -19,7 +19,6 @@ from ml.export import export_artifact, model_weights
 from ml.model import SentimentLSTM
 from ml.predict import Predictor
 
-PARITY_TEXTS: Final = 200
 WARM_UP_CALLS: Final = 100
 
 
@@ -35,7 +34,7 @@ def measure_serving(
         tokenizer=ground.tokenizer,
         vocabulary=ground.vocabulary,
         max_length=ground.config.max_length,
-        parity_texts=texts[:PARITY_TEXTS],
+        validation=[review.example for review in ground.corpus.validation],
     )
     artifact = load_artifact(written.path, written.digest)
     with one_core():
@@ -49,6 +48,7 @@ def measure_serving(
         "p95_ms": float(np.percentile(milliseconds, 95)),
         "characters_median": float(np.median([len(text) for text in texts[:calls]])),
         "parity_max_difference": artifact.parity.max_abs_difference,
+        "precision": artifact.quantization.served,
     }
 
 

@@ -44,6 +44,12 @@ def test_the_figures_of_the_report_add_up(finished: FinishedRun, report: dict[st
     assert report["artifact"] == finished.digest
     assert report["train_samples"] == 144
     assert report["heldout_samples"] == 120
+    assert report["quantization"] == {
+        "served": "fp32",
+        "reason": "120 labelled samples are too few to judge 8 bits by: 200 are wanted",
+        "samples": 120,
+        "figures": None,
+    }
     artifact = load_artifact(finished.ground.store.artifact(finished.digest), finished.digest)
     assert report["vocabulary_size"] == len(artifact.vocabulary)
     assert report["parameters"] == sum(value.size for value in artifact.weights.values())

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +76,13 @@ def dataset(some_examples: list[Example], tokenizer: Tokenizer, vocabulary: Voca
     return encode_dataset(some_examples, tokenizer, vocabulary, MAX_LENGTH)
 
 
-def train_tiny(dataset: Dataset, vocabulary: Vocabulary, parent: Path, seed: int) -> TinyModel:
+def train_tiny(
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    parent: Path,
+    seed: int,
+    validation: Sequence[Example] = (),
+) -> TinyModel:
     config = ModelConfig(
         len(vocabulary), embedding_dim=12, hidden_dim=8, subword_buckets=64, gram_buckets=512
     )
@@ -89,6 +95,7 @@ def train_tiny(dataset: Dataset, vocabulary: Vocabulary, parent: Path, seed: int
         tokenizer=TokenizerSettings(),
         vocabulary=vocabulary,
         max_length=MAX_LENGTH,
+        validation=validation,
     )
     return TinyModel(model, config, vocabulary, artifact)
 
@@ -103,6 +110,23 @@ def other_tiny(
     dataset: Dataset, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory
 ) -> TinyModel:
     return train_tiny(dataset, vocabulary, tmp_path_factory.mktemp("artifacts"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def held_out(corpus: BootstrapCorpus) -> list[Example]:
+    """Reviews that no tiny model was trained on, short and long ones."""
+    return [example for index, example in enumerate(corpus.examples[::13]) if index * 13 % 40]
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    held_out: list[Example],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TinyModel:
+    """The tiny model, judged on enough samples to be served in 8-bit integers."""
+    return train_tiny(dataset, vocabulary, tmp_path_factory.mktemp("artifacts"), seed=1, validation=held_out)
 
 
 @dataclass(frozen=True)

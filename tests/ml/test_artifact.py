@@ -26,6 +26,7 @@ from ml.artifact import (
     load_artifact,
     write_artifact,
 )
+from ml.predict import Predictor
 from tests.ml.conftest import ROOT, TinyModel
 
 
@@ -160,16 +161,61 @@ def test_a_manifest_with_the_right_digest_but_other_files_is_refused(
         load_artifact(tmp_path, hashlib.sha256(content).hexdigest())
 
 
-def test_whole_files_that_make_no_sense_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
-    files = {name: (tiny.artifact.path / name).read_bytes() for name in FILES}
-    files["weights.safetensors"] = b"\x80\x04 a pickle"
+def write_files(folder: Path, files: dict[str, bytes]) -> str:
+    """Write files and a manifest that fits them; gives its digest."""
     manifest = canonical_json(
         {n: {"sha256": hashlib.sha256(c).hexdigest(), "size_bytes": len(c)} for n, c in files.items()}
     )
     for name, content in {**files, MANIFEST: manifest}.items():
-        (tmp_path / name).write_bytes(content)
+        (folder / name).write_bytes(content)
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def read_files(artifact: WrittenArtifact) -> dict[str, bytes]:
+    return {name: (artifact.path / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.parametrize("name", ["config.json", "golden.json", "parity.json", "vocabulary.json"])
+@pytest.mark.parametrize("content", [b"\x80\x04 a pickle", b"[7]", b"7"])
+def test_whole_files_that_make_no_sense_are_refused(
+    tiny: TinyModel, tmp_path: Path, name: str, content: bytes
+) -> None:
+    digest = write_files(tmp_path, {**read_files(tiny.artifact), name: content})
     with pytest.raises(ArtifactError, match="cannot be understood"):
-        load_artifact(tmp_path, hashlib.sha256(manifest).hexdigest())
+        load_artifact(tmp_path, digest)
+
+
+@pytest.mark.parametrize("number", [None, 1, 3, "2"])
+def test_an_artifact_of_another_format_is_refused_and_what_to_do_is_said(
+    tiny: TinyModel, tmp_path: Path, number: object
+) -> None:
+    files = read_files(tiny.artifact)
+    config = json.loads(files["config.json"])
+    del config["format"]
+    if number is not None:
+        config["format"] = number
+    digest = write_files(tmp_path, {**files, "config.json": canonical_json(config)})
+    expected = (
+        rf"of format {1 if number is None else number!r}, and this version reads format 2: train or export"
+    )
+    with pytest.raises(ArtifactError, match=expected):
+        load_artifact(tmp_path, digest)
+
+
+def test_weights_are_read_when_they_are_asked_for_and_not_before(tiny: TinyModel, tmp_path: Path) -> None:
+    digest = write_files(tmp_path, {**read_files(tiny.artifact), "weights.safetensors": b"\x80\x04 a pickle"})
+    artifact = load_artifact(tmp_path, digest)
+    Predictor(artifact).predict(["很好"])
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors: whole, but cannot be understood"):
+        artifact.weights["output.bias"]
+
+
+def test_weights_that_change_before_they_are_asked_for_are_refused(copy: WrittenArtifact) -> None:
+    artifact = load_artifact(copy.path, copy.digest)
+    path = copy.path / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors: its sha256 is"):
+        dict(artifact.weights)
 
 
 def test_writing_over_a_damaged_artifact_says_so(copy: WrittenArtifact, tiny: TinyModel) -> None:
@@ -209,7 +255,8 @@ def test_a_process_whose_disk_is_full_leaves_nothing_behind(tiny: TinyModel, tmp
 def test_whichever_step_finds_the_disk_full_nothing_is_left_and_a_retry_succeeds(
     tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    contents = load_artifact(tiny.artifact.path, tiny.artifact.digest)
+    loaded = load_artifact(tiny.artifact.path, tiny.artifact.digest)
+    contents = replace(loaded, weights=dict(loaded.weights))  # read, before no file can be opened
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -10,6 +10,7 @@ import torch
 
 from ml.artifact import ArtifactError, load_artifact
 from ml.bootstrap import BootstrapCorpus
+from ml.data import Example
 from ml.export import (
     GOLDEN_TEXTS,
     MAX_DIFFERENCE,
@@ -121,7 +122,8 @@ def test_golden_texts_cover_what_is_odd_about_texts(tiny: TinyModel) -> None:
 
 
 def test_held_out_texts_join_the_parity_check(tiny: TinyModel, tmp_path: Path) -> None:
-    digest = export_again(tiny, tmp_path, parity_texts=["很好", "很差", "还行"])
+    held_out = [Example("很好", "positive"), Example("很差", "negative"), Example("还行", "neutral")]
+    digest = export_again(tiny, tmp_path, validation=held_out)
     assert load_artifact(tmp_path / digest, digest).parity.samples == len(GOLDEN_TEXTS) + 3
 
 
