@@ -16,15 +16,17 @@ class Admission:
     A queue bounded by a count is too long for slow requests and too short for quick ones, and one that is full all the
     time makes everybody wait for its whole length. So the bound is the estimated wait: the work under way, times the
     measured time that work takes. Work is known before a body is read: units are its bytes, and a constant a request.
-    Few requests are always let in, however slow they are; their bodies' bytes are bounded all the same.
+    Few requests are always let in, however slow they are. Bytes are bounded all the same: those of complete requests
+    and, apart from them, those of bodies that are still to be completed, so that slow senders keep only each other out.
     """
 
     def __init__(self, *, max_wait_seconds: float, always_admitted: int, max_waiting_bytes: int) -> None:
         self._max_wait_seconds = max_wait_seconds
         self._always_admitted = always_admitted
-        self._max_waiting_units = max_waiting_bytes
+        self._max_waiting_bytes = max_waiting_bytes
         self._seconds_per_unit = _FIRST_SECONDS_PER_UNIT
         self._units = 0
+        self._held_bytes = 0
         self.under_way = 0  # requests
 
     @property
@@ -36,9 +38,9 @@ class Admission:
     def is_full(self) -> bool:
         """Whether a request that comes now is to be refused."""
         if self.under_way < self._always_admitted:
-            return self._units > self._max_waiting_units
+            return self._units > self._max_waiting_bytes
         return self._units * self._seconds_per_unit > self._max_wait_seconds or (
-            self._units > self._max_waiting_units
+            self._units > self._max_waiting_bytes
         )
 
     @property
@@ -55,6 +57,15 @@ class Admission:
         """Count a request as done with, answered or not."""
         self._units -= units
         self.under_way -= 1
+
+    def hold(self, size_bytes: int) -> bool:
+        """Count bytes of a body that is not complete until they are released; false when they are too many."""
+        self._held_bytes += size_bytes
+        return self._held_bytes <= self._max_waiting_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Count bytes as held no more."""
+        self._held_bytes -= size_bytes
 
     def measure(self, units: float, seconds: float) -> None:
         """Take into account that so much work was done in so much time."""

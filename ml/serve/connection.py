@@ -13,7 +13,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ml.serve.admission import Admission, units_of
-from ml.serve.gateway import ADMITTED_UNITS, IS_CONNECTED, Gateway, log_access, overloaded
+from ml.serve.exchange import overloaded
+from ml.serve.gateway import ADMITTED_UNITS, IS_CONNECTED, Gateway, log_access
 from ml.serve.metrics import Refusal
 from ml.serve.problems import PROBLEM_TYPE, problem_document
 from ml.serve.settings import ServeSettings
@@ -53,6 +54,7 @@ class GuardedConnection(HttpToolsProtocol):
         self.slow_at = self.loop.time() + self.guard.settings.headers_seconds
         self._receiving = False  # in the midst of a request
         self._header_bytes = 0
+        self._deaf_at = _NEVER  # when a client that does not take its answer is cut off
         self.guard.watch(self.loop, self.server_state)
         if len(self.connections) > limit:
             detail = f"there are {limit} connections already, which is the limit; ask again later"
@@ -101,7 +103,7 @@ class GuardedConnection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Let the request in or refuse it, now that all is known but its body."""
+        """Refuse the request when there is too much to do already, now that all is known but its body."""
         self.slow_at = self.loop.time() + self.guard.settings.body_seconds
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy and self.url.partition(b"?")[0] in self.guard.direct_paths:
@@ -110,16 +112,26 @@ class GuardedConnection(HttpToolsProtocol):
                 self._refuse_request(admission)
                 return
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # of our own keys the type knows nothing
-            units = units_of(dict(self.headers).get(b"content-length"), self.guard.settings.max_body_bytes)
-            admission.enter(units)
-            scope[ADMITTED_UNITS] = units
             scope[IS_CONNECTED] = self._is_connected
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is here: from now on it is our turn, unless it was answered before its body came."""
+        """The request is here: from now on it is our turn, unless it was answered before its body came.
+
+        Only now does it count as work under way: clients that send their bodies slowly must not keep others out.
+        """
         self._receiving = False
-        self.slow_at = self._idle_until() if self.cycle.response_complete else _NEVER
+        if self.cycle.response_complete:
+            self.slow_at = self._idle_until()
+            return
+        self.slow_at = _NEVER
+        scope: dict[str, Any] = self.cycle.scope  # type: ignore[assignment]
+        if IS_CONNECTED in scope:
+            units = units_of(
+                dict(scope["headers"]).get(b"content-length"), self.guard.settings.max_body_bytes
+            )
+            self.guard.admission.enter(units)
+            scope[ADMITTED_UNITS] = units
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -150,8 +162,14 @@ class GuardedConnection(HttpToolsProtocol):
         self.transport.close()
         self.slow_at = self.loop.time() + _LINGER_SECONDS
 
-    def close_slow(self) -> None:
-        """Close a client that took too long, politely at first."""
+    def check_speed(self, now: float) -> None:
+        """Close a client that took too long to send something, or to take its answer; politely at first."""
+        if not self.flow.write_paused:
+            self._deaf_at = _NEVER
+        elif self._deaf_at == _NEVER:
+            self._deaf_at = now + self.guard.settings.idle_seconds
+        if now < min(self.slow_at, self._deaf_at):
+            return
         if self.transport.is_closing() or self.transport.get_write_buffer_size() > 0:
             self.transport.abort()  # it does not even read
         elif self._receiving:
@@ -220,8 +238,8 @@ class ConnectionGuard:
     def _sweep(self, loop: asyncio.AbstractEventLoop, server: ServerState) -> None:
         now = loop.time()
         for connection in list(server.connections):
-            if isinstance(connection, GuardedConnection) and connection.slow_at < now:
-                connection.close_slow()
+            if isinstance(connection, GuardedConnection):
+                connection.check_speed(now)
         self._sweeping = False
         if server.connections:
             self.watch(loop, server)

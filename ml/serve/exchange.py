@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
+from ml.serve.admission import Admission
 from ml.serve.batcher import Abandoned, always_wanted
 from ml.serve.problems import Problem
 from ml.serve.trace import Trace
@@ -24,31 +25,14 @@ class Exchange:
     path: str
     query: bytes
     headers: Mapping[bytes, bytes]  # names in lower case; of one given twice the last
-    receive: Receive
     request_id: bytes
     trace: Trace | None
-    units: int  # of work, see ml/serve/admission.py
+    body: bytes = b""
+    units: int = 0  # of work, see ml/serve/admission.py
     deadline: float = float("inf")  # monotonic seconds
     is_wanted: Callable[[], bool] = always_wanted
     texts: int = 0  # that were asked about
     model: str | None = None  # digest of the one that answered
-
-    async def read_body(self, limit_bytes: int) -> bytes:
-        """Read the body; raises Problem 413 for one beyond the limit, Abandoned when the client goes away."""
-        announced = self.headers.get(b"content-length", b"0")
-        if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
-            raise _too_large(limit_bytes)
-        body = b""
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise Abandoned
-            body = body + message.get("body", b"") if body else message.get("body", b"")
-            if len(body) > limit_bytes:
-                raise _too_large(limit_bytes)
-            more = message.get("more_body", False)
-        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +57,37 @@ class DirectRoute:
     operation: dict[str, Any]
 
 
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int, admission: Admission
+) -> bytes:
+    """Read a body; what has come of it counts in `admission` while the rest is awaited.
+
+    Raises Problem 413 for one beyond the limit, 429 when too much is held of bodies that are not complete, Abandoned
+    when the client goes away.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
+        raise _too_large(limit_bytes)
+    parts: list[bytes] = []
+    held = 0
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Abandoned
+            part = message.get("body", b"")
+            parts.append(part)
+            if held + len(part) > limit_bytes:
+                raise _too_large(limit_bytes)
+            if not message.get("more_body", False):
+                return b"".join(parts) if len(parts) > 1 else part
+            held += len(part)
+            if not admission.hold(len(part)):
+                raise overloaded(admission.retry_after_seconds)
+    finally:
+        admission.release(held)
+
+
 def deadline_of(headers: Mapping[bytes, bytes]) -> float:
     """Give until when (time.monotonic) the client waits for an answer, infinity where it does not say.
 
@@ -90,6 +105,16 @@ def deadline_of(headers: Mapping[bytes, bytes]) -> float:
             reason="limits",
         )
     return time.monotonic() + int(given) / 1000
+
+
+def overloaded(retry_after_seconds: int) -> Problem:
+    """Say that there is more to do than can be done in time."""
+    return Problem(
+        429,
+        "more is asked than can be answered in time; ask again later, or ask less at once",
+        {"Retry-After": str(retry_after_seconds)},
+        reason="overload",
+    )
 
 
 def _too_large(limit_bytes: int) -> Problem:

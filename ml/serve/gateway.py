@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml.serve.admission import units_of
 from ml.serve.batcher import Abandoned, ComputationFailed, Expired
-from ml.serve.exchange import Answer, DirectRoute, Exchange, deadline_of
+from ml.serve.exchange import Answer, DirectRoute, Exchange, deadline_of, overloaded, read_body
 from ml.serve.problems import PROBLEM_TYPE, Problem, problem_document
 from ml.serve.service import InferenceService
 from ml.serve.trace import REQUEST_ID, TRACE_PARENT, Trace, request_id_of, trace_of
@@ -21,7 +21,7 @@ from ml.serve.trace import REQUEST_ID, TRACE_PARENT, Trace, request_id_of, trace
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("ml.serve.access")
 
-# In a scope: whether the connection is still there, and the units by which it has already been let in.
+# In a scope: whether the connection is still there, and the units by which its request counts as under way.
 IS_CONNECTED: Final = "huisheng.is_connected"
 ADMITTED_UNITS: Final = "huisheng.admitted_units"
 _OPEN: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -69,8 +69,8 @@ class Gateway:
             await _send_answer(send, self._refuse(_UNAUTHORIZED, path), extra)
         elif path in self._direct:
             route = path
-            exchange = Exchange(path, scope["query_string"], headers, receive, request_id, trace, units=0)
-            status = await self._answer_directly(exchange, scope, send, extra)
+            exchange = Exchange(path, scope["query_string"], headers, request_id, trace)
+            status = await self._answer_directly(exchange, scope, receive, send, extra)
             texts, model = exchange.texts, exchange.model
         else:
             route, status = await self._pass_on(scope, receive, send, extra)
@@ -89,27 +89,24 @@ class Gateway:
             )
 
     async def _answer_directly(
-        self, exchange: Exchange, scope: Scope, send: Send, extra: list[tuple[bytes, bytes]]
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        extra: list[tuple[bytes, bytes]],
     ) -> int:
-        admission = self.service.admission
-        admitted = ADMITTED_UNITS in scope  # by the connection, which saw the headers first
-        exchange.units = (
-            scope[ADMITTED_UNITS]
-            if admitted
-            else units_of(exchange.headers.get(b"content-length"), self.service.settings.max_body_bytes)
-        )
+        """Let a request's own route answer it; gives the status."""
         exchange.is_wanted = scope.get(IS_CONNECTED, exchange.is_wanted)
-        if not admitted:
-            full = admission.is_full
-            admission.enter(exchange.units)
         try:
             if scope["method"] != "POST":
                 raise Problem(
                     405, f"{scope['method']} {exchange.path}: Method Not Allowed", {"Allow": "POST"}
                 )
-            if not admitted and full:
-                raise overloaded(admission.retry_after_seconds)
             exchange.deadline = deadline_of(exchange.headers)
+            limit = self.service.settings.max_body_bytes
+            exchange.body = await read_body(receive, exchange.headers, limit, self.service.admission)
+            exchange.units = self._admit(exchange, scope)
             answer = await self._direct[exchange.path](exchange)
         except Abandoned:
             self.service.metrics.count_refusal("abandoned")
@@ -117,9 +114,26 @@ class Gateway:
         except Exception as error:
             answer = self._refuse(_problem_of(error), exchange.path)
         finally:
-            admission.leave(exchange.units)
+            if ADMITTED_UNITS in scope:
+                self.service.admission.leave(scope[ADMITTED_UNITS])
         await _send_answer(send, answer, extra)
         return answer.status
+
+    def _admit(self, exchange: Exchange, scope: Scope) -> int:
+        """Count a request whose body is here as under way, where its connection has not; gives its units.
+
+        A connection does so as soon as the body is there: many requests come in one turn of the loop, and each must
+        see those before it. Raises Problem 429 when there is too much under way.
+        """
+        admission = self.service.admission
+        if ADMITTED_UNITS not in scope:
+            if admission.is_full:
+                raise overloaded(admission.retry_after_seconds)
+            length = exchange.headers.get(b"content-length")
+            scope[ADMITTED_UNITS] = units_of(length, self.service.settings.max_body_bytes)
+            admission.enter(scope[ADMITTED_UNITS])
+        units: int = scope[ADMITTED_UNITS]
+        return units
 
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, extra: list[tuple[bytes, bytes]]
@@ -162,16 +176,6 @@ _UNAUTHORIZED: Final = Problem(
     {"WWW-Authenticate": 'Bearer realm="inference"'},
     reason="unauthorized",
 )
-
-
-def overloaded(retry_after_seconds: int) -> Problem:
-    """Say that there is more to do than can be done in time."""
-    return Problem(
-        429,
-        "more is asked than can be answered in time; ask again later, or ask less at once",
-        {"Retry-After": str(retry_after_seconds)},
-        reason="overload",
-    )
 
 
 def log_access(

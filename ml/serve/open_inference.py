@@ -139,8 +139,7 @@ def infer_routes(service: InferenceService) -> list[DirectRoute]:
     settings = service.settings
 
     async def infer(exchange: Exchange) -> Answer:
-        body = await exchange.read_body(settings.max_body_bytes)
-        text_part, binary_part = split_binary(body, exchange.headers.get(JSON_LENGTH))
+        text_part, binary_part = split_binary(exchange.body, exchange.headers.get(JSON_LENGTH))
         document = parse_object(text_part)
         texts = check_texts(_input_texts(document, binary_part), "inputs[0].data", settings)
         wanted = _wanted_outputs(document)

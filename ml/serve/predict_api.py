@@ -67,7 +67,7 @@ def predict_routes(service: InferenceService) -> list[DirectRoute]:
     settings = service.settings
 
     async def predict(exchange: Exchange) -> Answer:
-        document = parse_object(await exchange.read_body(settings.max_body_bytes))
+        document = parse_object(exchange.body)
         texts = check_texts(document.get("texts"), "texts", settings)
         predictor = service.current_predictor()
         probabilities = await service.probabilities(exchange, predictor, texts)
