@@ -52,6 +52,7 @@ class ChampionWatcher:
         self._state = ServingState()
         self._seen: Hashable = None
         self._retry_at = 0.0  # monotonic seconds; 0 for at once, infinity while nothing is amiss
+        self._wanted_since = 0.0  # monotonic seconds
         self._stopping = threading.Event()
         self._looked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="champion-watcher", daemon=True)
@@ -122,8 +123,10 @@ class ChampionWatcher:
 
     def _change(self, state: ServingState) -> None:
         """Serve another state, and tell the other processes."""
+        if state.wanted != self._state.wanted:
+            self._wanted_since = time.monotonic()
         self._state = state
-        self._fleet.publish(WorkerState(state.model, state.wanted, state.error))
+        self._fleet.publish(WorkerState(state.model, state.wanted, state.error, self._wanted_since))
 
     def _fail(self, reason: str) -> None:
         if reason != self._state.error:

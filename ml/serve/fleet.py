@@ -22,6 +22,7 @@ class WorkerState:
     model: str | None = None  # digest
     wanted: str | None = None  # digest
     error: str | None = "no model has been loaded yet"
+    wanted_since: float = 0.0  # seconds of the machine's monotonic clock, which its processes share
 
     @property
     def ready(self) -> bool:
@@ -75,10 +76,12 @@ def combine_states(states: Sequence[WorkerState]) -> WorkerState:
     see it before the last old answer was given. A process that has nothing yet, since it was started anew, answers
     no one and says nothing against the others.
     """
+    newest = max(states, key=lambda state: state.wanted_since)  # others may not have seen the pointer change yet
     serving = [state for state in states if state.ready]
     if not serving:
-        return next((state for state in states if state.wanted), states[0])
-    wanted = next((state.wanted for state in serving if state.wanted), None)
+        return newest
+    wanted = newest.wanted
     behind = [state for state in serving if state.model != wanted]
-    error = next((state.error for state in serving if state.error), None)
-    return WorkerState((behind or serving)[0].model, wanted, error)
+    # What is said of an older pointer says nothing of this one.
+    error = next((state.error for state in serving if state.error and state.wanted == wanted), None)
+    return WorkerState((behind or serving)[0].model, wanted, error, newest.wanted_since)
