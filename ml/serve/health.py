@@ -29,8 +29,13 @@ def health_routes(service: InferenceService) -> APIRouter:
         summary="Which model is served, which is wanted, and why they differ",
         responses={
             200: json_response(
-                "every process serves this model",
-                {"ready": True, "model": _DIGEST, "wanted": _DIGEST, "error": None},
+                "every process serves this model; an error says why it is not the one that is wanted",
+                {
+                    "ready": True,
+                    "model": _DIGEST,
+                    "wanted": "0" * 64,
+                    "error": "/srv/store/artifacts/0000…/manifest.json: missing",
+                },
             ),
             503: json_response(
                 "no model is served",
