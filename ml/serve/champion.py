@@ -69,7 +69,10 @@ class ChampionWatcher:
     def stop(self) -> None:
         """Stop watching; returns when the thread has ended, or after 5 seconds in the midst of a load."""
         self._stopping.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        if self._store is not None:
+            self._store.close()
 
     def wait_for_first_look(self, seconds: float) -> bool:
         """Wait until the pointer was followed once, well or not; false when that takes longer."""

@@ -76,7 +76,9 @@ def combine_states(states: Sequence[WorkerState]) -> WorkerState:
     see it before the last old answer was given. A process that has nothing yet, since it was started anew, answers
     no one and says nothing against the others.
     """
-    newest = max(states, key=lambda state: state.wanted_since)  # others may not have seen the pointer change yet
+    newest = max(
+        states, key=lambda state: state.wanted_since
+    )  # others may not have seen the pointer change yet
     serving = [state for state in states if state.ready]
     if not serving:
         return newest

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Hashable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -27,6 +28,7 @@ from ml.artifact import MANIFEST, Artifact, ArtifactError, load_artifact
 from ml.serve.store import POINTER, Pointer, PointerError, parse_pointer
 
 _TIMEOUT: Final = httpx.Timeout(10, read=30)
+_SETTLED_SECONDS: Final = 2  # after which a second write within the same second is over
 _ATTEMPTS: Final = 3  # at a file; what comes over a network may break for a moment
 _MAX_POINTER_BYTES: Final = 64 * 1024
 _MAX_MANIFEST_BYTES: Final = 256 * 1024
@@ -53,6 +55,10 @@ class RemoteStore:
         self._content: bytes | None = None
         self._failure = "it was not asked for yet"
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def mark(self) -> Hashable:
         """Ask for the pointer, in a few bytes while it has not changed; None when it cannot be had."""
         try:
@@ -68,10 +74,7 @@ class RemoteStore:
         if len(response.content) > _MAX_POINTER_BYTES:
             return self._without_pointer(f"has {len(response.content)} bytes, which is no pointer")
         self._content = response.content
-        asked = {"If-None-Match": "etag", "If-Modified-Since": "last-modified"}
-        self._validators = {
-            name: response.headers[header] for name, header in asked.items() if header in response.headers
-        }
+        self._validators = _validators(response.headers)
         return self._content
 
     def read_pointer(self) -> Pointer:
@@ -181,6 +184,23 @@ class RemoteStore:
         """Name a file in a message, without a signature or a password that its address may hold."""
         host = self._parts.netloc.rpartition("@")[2]
         return f"{self._parts.scheme}://{host}{self._parts.path}/{path}"
+
+
+def _validators(headers: httpx.Headers) -> dict[str, str]:
+    """Give the headers that ask for the pointer only if it is another one.
+
+    None while it is so new that it may be written again within the same second: servers make dates, and some make
+    ETags, of whole seconds.
+    """
+    asked = {"If-None-Match": "etag", "If-Modified-Since": "last-modified"}
+    try:
+        age = parsedate_to_datetime(headers["date"]) - parsedate_to_datetime(headers["last-modified"])
+    except (KeyError, ValueError, TypeError):
+        asked.pop("If-Modified-Since")  # without dates only an ETag of content can be relied on
+    else:
+        if age.total_seconds() < _SETTLED_SECONDS:
+            return {}
+    return {name: headers[header] for name, header in asked.items() if header in headers}
 
 
 def cache_folder(wanted: Path | None) -> Path:

@@ -43,6 +43,10 @@ class ArtifactStore(Protocol):
         """Load and verify an artifact; raises ArtifactError."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds open."""
+        ...
+
 
 def open_store(settings: ServeSettings) -> ArtifactStore:
     """Give the store that the settings name; nothing is read or asked yet."""
@@ -84,6 +88,9 @@ class FolderStore:
     def load(self, digest: str) -> Artifact:
         """Load and verify an artifact of the store; raises ArtifactError."""
         return load_artifact(self.path / "artifacts" / digest, digest)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held open."""
 
 
 def parse_pointer(content: bytes, where: str) -> Pointer:
