@@ -1,21 +1,16 @@
-"""What a served model says of texts; also the command `python -m ml.predict`."""
+"""What a served model says of texts; the command `python -m ml.predict` is in ml/predict_command.py."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import csv
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from ml.artifact import Artifact, ArtifactError, Precision, load_artifact
+from ml.artifact import Artifact, ArtifactError, Precision
 from ml.data import pad_rows
 from ml.grams import hash_normalized
 from ml.prediction import Prediction
@@ -23,9 +18,15 @@ from ml.text import normalize_text
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
 
+Device = Literal["cpu", "cuda"]
+
 # Of probabilities: rounding and other processors stay far below it, other models do not. In 8 bits a rounding that
 # falls the other way is a step of a 255th.
 GOLDEN_TOLERANCE: Final[Mapping[Precision, float]] = {"fp32": 1e-3, "int8": 5e-3}
+_PROVIDERS: Final[Mapping[Device, list[str]]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
 _OUTPUTS: Final = ["probabilities"]
 BATCH_TEXTS: Final = 64
 BATCH_TOKENS: Final = 4096  # padding included; bounds memory and the time that one call keeps a core
@@ -62,11 +63,15 @@ class TextEncoder:
         return self._vocabulary.encode(self._tokenizer.cut_normalized(normalized), self._max_length)
 
 
-class OnnxNetwork:
-    """The network in ONNX Runtime on the CPU; may be called from several threads at once."""
+class DeviceUnavailable(Exception):
+    """The device that was asked for cannot be used here; says what to do."""
 
-    def __init__(self, onnx_bytes: bytes, threads: int = 1) -> None:
-        """Build a session; raises ArtifactError when the graph cannot be understood."""
+
+class OnnxNetwork:
+    """The network in ONNX Runtime; may be called from several threads at once."""
+
+    def __init__(self, onnx_bytes: bytes, threads: int = 1, device: Device = "cpu") -> None:
+        """Build a session; raises ArtifactError when the graph cannot be understood, and DeviceUnavailable."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -74,12 +79,14 @@ class OnnxNetwork:
         options.enable_cpu_mem_arena = False  # as fast without, and what a large batch took is given back
         # Idle threads must not burn a core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if device == "cuda":
+            _expect_cuda(onnxruntime.get_available_providers())
         try:
-            self._session = onnxruntime.InferenceSession(
-                onnx_bytes, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=_PROVIDERS[device])
         except Exception as error:  # the runtime raises its own unrelated types
             raise ArtifactError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
+        if device == "cuda":  # without a driver the runtime goes on without it, and says so to nobody
+            _expect_cuda(self._session.get_providers())
         self._wide = any(entry.name == "grams" for entry in self._session.get_inputs())
         self._classes: int = self._session.get_outputs()[0].shape[1]
 
@@ -100,6 +107,15 @@ class OnnxNetwork:
             feed["grams"] = pad_rows([text.grams for text in texts])
         probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
         return probabilities
+
+
+def _expect_cuda(providers: Sequence[str]) -> None:
+    if "CUDAExecutionProvider" not in providers:
+        raise DeviceUnavailable(
+            f"device cuda cannot be used: ONNX Runtime {onnxruntime.__version__} has {', '.join(providers)} here. "
+            "Install onnxruntime-gpu in the place of onnxruntime, with the driver and CUDA that it wants, "
+            "or use the device cpu"
+        )
 
 
 def plan_batches(
@@ -124,13 +140,17 @@ def plan_batches(
 class Predictor:
     """One artifact ready to answer; may be called from several threads at once."""
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        """Prepare tokenizer and session; raises ArtifactError when the graph cannot be loaded."""
+    def __init__(self, artifact: Artifact, threads: int = 1, device: Device = "cpu") -> None:
+        """Prepare tokenizer and session; raises ArtifactError when the graph cannot be loaded, and DeviceUnavailable.
+
+        On a CUDA device the network computes in fp32 whatever the artifact says: only CPUs have the LSTM in 8 bits.
+        """
         self.digest: Final = artifact.digest
         self.labels: Final = artifact.labels
         self._encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
-        self.precision: Final[Precision] = "fp32" if artifact.onnx_int8 is None else "int8"
-        self._network = OnnxNetwork(artifact.onnx_int8 or artifact.onnx, threads)
+        quantized = artifact.onnx_int8 if device == "cpu" else None
+        self.precision: Final[Precision] = "fp32" if quantized is None else "int8"
+        self._network = OnnxNetwork(quantized or artifact.onnx, threads, device)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Do the first half of the work, in which no network takes part: give each text as the network reads it."""
@@ -171,69 +191,7 @@ def check_golden(predictor: Predictor, artifact: Artifact) -> None:
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status."""
-    options = _parser().parse_args(arguments)
-    if bool(options.file) == bool(options.texts):
-        print("Give texts, or --file with one text a line: see --help.", file=sys.stderr)
-        return 2
-    try:
-        path = options.artifact.resolve()
-        predictor = Predictor(load_artifact(path, options.digest or path.name), options.threads)
-        if options.file:
-            _predict_file(predictor, options.file, options.out)
-        else:
-            _print_predictions(predictor, options.texts)
-    except (ArtifactError, OSError, UnicodeDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ml.predict",
-        description="Say whether texts are negative, neutral or positive, with a model from an artifact.",
-        epilog="""examples:
-  python -m ml.predict --artifact var/store/artifacts/<digest> "这本书很好看" "太差了"
-  python -m ml.predict --artifact var/store/artifacts/<digest> --file comments.txt --out labelled.csv
-
-The artifact's folder is named by its digest, and every file in it is checked against that before use.
-The CSV has the columns text, label, score and one probability per label; lines stay in order.
-exit status: 0 done, 1 the artifact or a file cannot be used, 2 wrong arguments""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to score; each in quotes")
-    parser.add_argument("--artifact", type=Path, required=True, metavar="DIR", help="the artifact's folder")
-    parser.add_argument("--digest", help="the digest it must have (default: the folder's name)")
-    parser.add_argument("--file", type=Path, metavar="TXT", help="a UTF-8 file with one text a line")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="where to write (default: standard output)")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads to use (default: 1)")
-    return parser
-
-
-def _print_predictions(predictor: Predictor, texts: Sequence[str]) -> None:
-    for text, prediction in zip(texts, predictor.predict(texts), strict=True):
-        print(f"{prediction.label:<8}  {prediction.score:.3f}  {text}")
-
-
-def _predict_file(predictor: Predictor, source: Path, target: Path | None) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
-    texts = source.read_text(encoding="utf-8").splitlines()
-    starts = range(0, len(texts), BATCH_TEXTS)
-    progress = track(starts, description="predicting", console=Console(stderr=True), disable=not texts)
-    output = target.open("w", encoding="utf-8", newline="") if target else contextlib.nullcontext(sys.stdout)
-    with output as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label", "score", *predictor.labels])
-        for start in progress:
-            batch = texts[start : start + BATCH_TEXTS]
-            for text, found in zip(batch, predictor.predict(batch), strict=True):
-                numbers = [found.score, *found.probabilities.values()]
-                writer.writerow([text, found.label, *(f"{number:.4f}" for number in numbers)])
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from ml.predict_command import run
+
+    raise SystemExit(run())

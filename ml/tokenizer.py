@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -109,6 +108,8 @@ def cut_with_jieba(text: str, hmm: bool) -> list[str]:
 
 @functools.cache
 def _python_jieba() -> Any:
+    import logging
+
     import jieba
 
     jieba.setLogLevel(logging.WARNING)  # it reports loading its dictionary on standard error, as DEBUG

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.artifact import Artifact, ArtifactError, GoldenCase, load_artifact
 from ml.label_set import LABELS
-from ml.predict import OnnxNetwork, Predictor, check_golden, main, plan_batches
+from ml.predict import DeviceUnavailable, OnnxNetwork, Predictor, check_golden, plan_batches
 from tests.ml.conftest import ROOT, TinyModel
 
 ODD_TEXTS = ["", " \n", "😀", "\x00", "\ud800", "\u200b", "好" * 10_000, "a", "。。。", "很好 " * 3000]
@@ -114,49 +114,28 @@ def test_bytes_that_are_no_graph_are_refused() -> None:
         OnnxNetwork(b"not a graph")
 
 
-def test_the_command_prints_a_line_for_each_text(tiny: TinyModel, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--artifact", str(tiny.artifact.path), "很好看", "太差了"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines] == ["很好看", "太差了"]
-    assert all(line.split()[0] in LABELS for line in lines)
+def test_a_device_that_is_not_there_is_refused_and_what_to_do_is_said(artifact: Artifact) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("ONNX Runtime has its CUDA provider here")
+    with pytest.raises(DeviceUnavailable, match="device cuda cannot be used: .*Install onnxruntime-gpu"):
+        Predictor(artifact, device="cuda")
 
 
-def test_the_command_turns_a_file_into_a_csv_in_the_same_order(
-    tiny: TinyModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    texts = [f"第{number}条，很好" for number in range(150)] + ["", '有,逗号和"引号"']
-    source, target = tmp_path / "in.txt", tmp_path / "out.csv"
-    source.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    arguments = ["--artifact", str(tiny.artifact.path), "--file", str(source)]
-    assert main([*arguments, "--out", str(target)]) == 0
-    with target.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["text"] for row in rows] == texts
-    assert {row["label"] for row in rows} <= set(LABELS)
-    assert all(float(row["score"]) == max(float(row[label]) for label in LABELS) for row in rows)
-    assert "predicting" in capsys.readouterr().err
-    assert main(arguments) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "text,label,score,negative,neutral,positive"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        ([], 2, "Give texts, or --file"),
-        (["--file", "a.txt", "text"], 2, "Give texts, or --file"),
-        (["--file", "/nowhere/a.txt"], 1, "/nowhere/a.txt"),
-        (["--digest", "0" * 64, "text"], 1, "expected 0000"),
-    ],
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="ONNX Runtime has no CUDA provider on this machine",
 )
-def test_the_command_says_what_is_wrong(
-    tiny: TinyModel, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
-) -> None:
-    assert main(["--artifact", str(tiny.artifact.path), *arguments]) == status
-    assert message in capsys.readouterr().err
+def test_a_cuda_device_gives_the_answers_of_the_processor(artifact: Artifact) -> None:
+    texts = ["很好看", "太差了，再也不会买了", ""] * 30
+    on_device = Predictor(artifact, device="cuda")
+    check_golden(on_device, artifact)
+    difference = on_device.probabilities(texts) - Predictor(artifact).probabilities(texts)
+    assert np.abs(difference).max() < 1e-3
 
 
 def test_predicting_and_serving_need_neither_torch_nor_onnx() -> None:
-    code = "import sys, ml.predict, ml.serve.app, ml.client; print(*{'torch', 'onnx'} & set(sys.modules))"
+    names = "ml.predict, ml.predict_command, ml.serve.app, ml.client"
+    code = f"import sys, {names}; print(*{{'torch', 'onnx'}} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
