@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -58,17 +59,32 @@ def test_encoding_and_asking_the_network_are_two_steps_of_one_prediction(predict
     assert predictor.predictions_of(predictor.probabilities_of(encoded)) == predictor.predict(texts)
 
 
-@given(st.lists(st.integers(1, 300), max_size=120), st.integers(1, 20), st.integers(1, 500))
+@given(
+    st.lists(st.integers(1, 300), max_size=120),
+    st.integers(1, 20),
+    st.integers(1, 500),
+    st.integers(0, 100),
+)
 def test_every_text_is_in_one_batch_and_no_batch_is_beyond_its_limits(
-    lengths: list[int], max_texts: int, max_tokens: int
+    lengths: list[int], max_texts: int, max_tokens: int, max_padding: int
 ) -> None:
-    batches = list(plan_batches(lengths, max_texts=max_texts, max_tokens=max_tokens))
+    limits = {"max_texts": max_texts, "max_tokens": max_tokens, "max_padding": max_padding}
+    batches = list(plan_batches(lengths, **limits))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[index] for index in batch)
-        assert len(batch) == 1 or (len(batch) <= max_texts and len(batch) * longest <= max_tokens)
-    in_order = [lengths[index] for batch in batches for index in batch]
-    assert in_order == sorted(lengths)
+    in_order = [[lengths[index] for index in batch] for batch in batches]
+    assert [length for batch in in_order for length in batch] == sorted(lengths)
+    for batch in in_order:
+        assert len(batch) == 1 or (len(batch) <= max_texts and len(batch) * batch[-1] <= max_tokens)
+        steps = itertools.pairwise(batch)
+        assert all(
+            count * (longer - shorter) <= max_padding
+            for count, (shorter, longer) in enumerate(steps, start=1)
+        )
+
+
+def test_a_long_text_does_not_make_many_short_ones_long() -> None:
+    assert list(plan_batches([3, 120, 4, 3])) == [[0, 3, 2], [1]]
+    assert next(iter(plan_batches([16] * 70))) == list(range(32))
 
 
 def test_no_texts_give_no_predictions(predictor: Predictor) -> None:
