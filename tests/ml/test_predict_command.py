@@ -118,7 +118,8 @@ def test_a_file_is_read_while_it_is_answered(champion: Store) -> None:
         answered = sum(1 for _ in zip(range(1000), process.stdout, strict=False))
         assert answered == 1000
         assert process.poll() is None
-        rest, _errors = process.communicate(timeout=60)
+        process.stdin.close()
+        rest = process.stdout.read()
     assert process.returncode == 0
     assert answered + len(rest.splitlines()) == 3000
 
