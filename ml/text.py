@@ -25,12 +25,17 @@ def normalize_text(text: str) -> str:
     NFKC, invisible and control characters and lone surrogates dropped, lower case, whitespace collapsed to
     single spaces. May be empty. Normalizing twice changes nothing.
     """
+    return " ".join(unify_text(text).split())
+
+
+def unify_text(text: str) -> str:
+    """Do all of `normalize_text` but collapsing whitespace."""
     visible = _INVISIBLE.sub("", text)
     if visible.isascii():
-        return " ".join(visible.lower().split())
+        return visible.lower()
     lowered = unicodedata.normalize("NFKC", visible).lower()
     # Lower-casing can leave a decomposed letter (İ becomes i and a dot), which NFKC composes again.
-    return " ".join(unicodedata.normalize("NFKC", lowered).split())
+    return unicodedata.normalize("NFKC", lowered)
 
 
 def text_digest(text: str) -> str:
