@@ -38,6 +38,9 @@ class ForgivingRedisCache(RedisCache):
     def set_many(self, data: Mapping[str, Any], *rest: Any, **named: Any) -> list[str]:
         return _forgive(lambda: super(ForgivingRedisCache, self).set_many(data, *rest, **named), list(data))
 
+    def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        return _forgive(lambda: super(ForgivingRedisCache, self).incr(key, delta, version), delta)
+
     def touch(self, key: str, *rest: Any, **named: Any) -> bool:
         return _forgive(lambda: super(ForgivingRedisCache, self).touch(key, *rest, **named), False)
 

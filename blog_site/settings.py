@@ -223,7 +223,13 @@ SWEEP_AFTER_SECONDS = env.int("SWEEP_AFTER_SECONDS", default=20)
 SWEEP_BATCH = env.int("SWEEP_BATCH", default=200)
 
 INFERENCE_URL = env.str("INFERENCE_URL", default="http://127.0.0.1:8001")
+INFERENCE_TOKEN = env.str(
+    "INFERENCE_TOKEN", default=""
+)  # sent as a bearer token, where the service wants one
 INFERENCE_TIMEOUT_SECONDS = env.float("INFERENCE_TIMEOUT_SECONDS", default=5.0)
+# Somebody looks at the page while an explanation is made, and it costs the service up to 65 predictions.
+EXPLANATION_TIMEOUT_SECONDS = env.float("EXPLANATION_TIMEOUT_SECONDS", default=2.0)
+EXPLANATIONS_PER_MINUTE = env.int("EXPLANATIONS_PER_MINUTE", default=30)  # new ones, of one reader
 
 LABELLER = env.str("LABELLER", default="snownlp")  # snownlp | openai
 LABELLER_BASE_URL = env.str("LABELLER_BASE_URL", default="")

@@ -36,6 +36,7 @@ for _name in (
     "CSRF_TRUSTED_ORIGINS",
     "TLS",
     "INFERENCE_URL",
+    "INFERENCE_TOKEN",
     "ARTIFACT_STORE_URL",
     "LABELLER_BASE_URL",
     "LABELLER_API_KEY",

@@ -32,6 +32,7 @@ def test_a_cache_that_is_away_is_an_empty_one(redis_away: None) -> None:
     assert cache.set_many({"a": 1}) == ["a"]
     assert not cache.add("a", 1)
     assert not cache.touch("a")
+    assert cache.incr("a") == 1
     assert not cache.delete("a")
     assert "a" not in cache
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView
@@ -129,9 +129,7 @@ class CommentDetail(ApiView, generics.RetrieveDestroyAPIView[Comment]):
     permission_classes = (IsAuthenticatedOrReadOnly, IsAuthorOrReads)
 
     def get_queryset(self) -> CommentQuerySet:
-        shown = Q(status=Comment.Status.VISIBLE, article__in=Article.objects.published())
-        own = Q(author_id=self.request.user.pk) if self.request.user.is_authenticated else Q(pk__in=[])
-        return present_comments().filter(shown | own)
+        return present_comments().seen_by(self.request.user)
 
     def perform_destroy(self, instance: Comment) -> None:
         services.delete_comment(comment=instance)

@@ -8,8 +8,10 @@ from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.db.models.options import Options
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -53,8 +55,8 @@ class CommentAdmin(admin.ModelAdmin):
     ordering = ["-created_at", "-id"]
     list_per_page = 50
     show_full_result_count = False
-    fields = ["article", "author", "text", "status", "created_at", "updated_at"]
-    readonly_fields = ["article", "author", "text", "created_at", "updated_at"]
+    fields = ["article", "author", "text", "explanation", "status", "created_at", "updated_at"]
+    readonly_fields = ["article", "author", "text", "explanation", "created_at", "updated_at"]
     inlines = [PredictionInline]
     actions = ["hide", "show"]
 
@@ -85,6 +87,11 @@ class CommentAdmin(admin.ModelAdmin):
     def prediction(self, comment: Comment) -> str:
         prediction = comment.current_prediction()
         return f"{prediction.get_label_display()} {prediction.score:.2f}" if prediction else _("待预测")
+
+    @admin.display(description=gettext_lazy("判断依据"))
+    def explanation(self, comment: Comment) -> str:
+        address = reverse("comments:explanation", args=[comment.pk])
+        return format_html('<a href="{}">{}</a>', address, _("看看是哪些字词让模型这么判断"))
 
     @admin.action(description=gettext_lazy("隐藏"), permissions=["change"])
     def hide(self, request: HttpRequest, queryset: CommentQuerySet) -> None:

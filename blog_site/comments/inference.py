@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from django.conf import settings
 
@@ -12,10 +12,20 @@ from ml.client import InferenceClient, InferenceError, PredictResponse, Readines
 
 from .models import Sentiment
 
-__all__ = ["MAX_TEXTS", "InferenceError", "Readiness", "predict_texts", "readiness"]
+__all__ = [
+    "MAX_TEXTS",
+    "InferenceError",
+    "PredictResponse",
+    "Readiness",
+    "close_clients",
+    "explain_text",
+    "predict_texts",
+    "readiness",
+]
 
 MAX_TEXTS = 64  # a request; the service takes more, but a batch must be over well within the timeout
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_clients: Final[dict[tuple[str, str, float], InferenceClient]] = {}
 
 
 def predict_texts(texts: Sequence[str]) -> PredictResponse:
@@ -24,19 +34,37 @@ def predict_texts(texts: Sequence[str]) -> PredictResponse:
     Raises InferenceError, permanent when asking again would fail again.
     """
     assert len(texts) <= MAX_TEXTS, len(texts)
-    answer = _client(settings.INFERENCE_URL, settings.INFERENCE_TIMEOUT_SECONDS).predict(texts)
+    answer = _client(settings.INFERENCE_TIMEOUT_SECONDS).predict(texts)
     _check_answer(answer, len(texts))
+    return answer
+
+
+def explain_text(text: str) -> PredictResponse:
+    """Ask the model about one text and which words of it made it say so. Raises InferenceError."""
+    answer = _client(settings.EXPLANATION_TIMEOUT_SECONDS).predict([text], explain=True)
+    _check_answer(answer, 1)
     return answer
 
 
 def readiness() -> Readiness:
     """Which model the service answers with, which it was told to, what is wrong. Raises InferenceError."""
-    return _client(settings.INFERENCE_URL, settings.INFERENCE_TIMEOUT_SECONDS).ready()
+    return _client(settings.INFERENCE_TIMEOUT_SECONDS).ready()
 
 
-@functools.lru_cache(maxsize=4)
-def _client(url: str, timeout_seconds: float) -> InferenceClient:
-    return InferenceClient(url, timeout_seconds)
+def close_clients() -> None:
+    """Close the connections that are kept; the next question opens others."""
+    while _clients:
+        _clients.popitem()[1].close()
+
+
+def _client(timeout_seconds: float) -> InferenceClient:
+    """Give the client for calls that may take so long: explanations that come too late must not stop the scoring."""
+    key = (settings.INFERENCE_URL, settings.INFERENCE_TOKEN, timeout_seconds)
+    client = _clients.get(key)
+    if client is None:
+        made = InferenceClient(settings.INFERENCE_URL, timeout_seconds, token=settings.INFERENCE_TOKEN)
+        client = _clients.setdefault(key, made)  # atomic: threads that come together share the first one
+    return client
 
 
 def _check_answer(answer: PredictResponse, expected: int) -> None:

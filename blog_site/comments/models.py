@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.db import models
-from django.db.models import Exists, OuterRef, Prefetch
+from django.db.models import Exists, OuterRef, Prefetch, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -25,6 +27,17 @@ class Sentiment(models.TextChoices):
 class CommentQuerySet(models.QuerySet["Comment"]):
     def visible(self) -> CommentQuerySet:
         return self.filter(status=Comment.Status.VISIBLE)
+
+    def seen_by(self, user: AbstractBaseUser | AnonymousUser) -> CommentQuerySet:
+        """What somebody may read: what is shown, their own, what stands under their own articles; moderators all."""
+        shown = Q(status=Comment.Status.VISIBLE, article__in=Article.objects.published())
+        if not user.is_authenticated:
+            return self.filter(shown)
+        assert isinstance(user, AbstractUser)
+        if user.has_perm("comments.view_comment"):
+            return self.all()
+        under_own = Q(status=Comment.Status.VISIBLE, article__author=user)
+        return self.filter(shown | Q(author=user) | under_own)
 
     def unscored(self) -> CommentQuerySet:
         """Comments whose present text no model version has seen: the outbox of `score_comment`."""

@@ -10,4 +10,12 @@ app_name = "comments"
 urlpatterns = [
     path("articles/<str:slug>/comments/", views.post_comment, name="post_comment"),
     path("comments/<int:comment_id>/delete/", views.delete_comment, name="delete_comment"),
+    path("comments/<int:comment_id>/explanation/", views.explain_comment, name="explanation"),
+    # The same without the page around it, for the script that shows it in its place.
+    path(
+        "comments/<int:comment_id>/explanation/part/",
+        views.explain_comment,
+        {"template": "comments/_explanation.html"},
+        name="explanation_part",
+    ),
 ]

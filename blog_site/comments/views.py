@@ -1,6 +1,8 @@
-"""Posting and deleting a comment from the article's page; both work without JavaScript."""
+"""Posting, explaining and deleting a comment from the article's page; all works without JavaScript."""
 
 from __future__ import annotations
+
+import logging
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -8,14 +10,18 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_safe
 
 from blog_site.articles.models import Article
 from blog_site.articles.pages import article_context, keep_comment
 
-from . import services
+from . import explanations, services
 from .forms import CommentForm
+from .inference import InferenceError
 from .models import Comment
+
+logger = logging.getLogger(__name__)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -48,3 +54,31 @@ def delete_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
         services.delete_comment(comment=comment)
         messages.success(request, _("评论已删除"))
     return redirect(f"{comment.article.get_absolute_url()}#comments")
+
+
+@require_safe
+@never_cache
+def explain_comment(
+    request: HttpRequest, comment_id: int, template: str = "comments/explanation.html"
+) -> HttpResponse:
+    """Show which words of a comment made the model judge it as it does, to whoever may read the comment."""
+    comments = Comment.objects.seen_by(request.user).with_predictions().select_related("article")
+    comment = get_object_or_404(comments, pk=comment_id)
+    page = {"comment": comment}
+    try:
+        explanation = explanations.explain_comment(comment=comment, asker=_asker(request))
+    except explanations.TooManyAsked as refusal:
+        response = render(request, template, page | {"too_many": True}, status=429)
+        response["Retry-After"] = str(refusal.retry_after_seconds)
+        return response
+    except InferenceError as error:
+        logger.warning("comment %s: not explained: %s", comment_id, error)
+        return render(request, template, page | {"away": True}, status=503)
+    return render(request, template, page | {"explanation": explanation})
+
+
+def _asker(request: HttpRequest) -> str:
+    """Say who asks. Readers behind one proxy that does not pass their addresses on count as one."""
+    if request.user.is_authenticated:
+        return f"user {request.user.pk}"
+    return f"address {request.META.get('REMOTE_ADDR', '')}"

@@ -28,10 +28,11 @@ async function fetchPrediction(id) {
   }
 }
 
-function makeBadge(prediction) {
+function makeBadge(prediction, id) {
   const badge = document.getElementById(`badge-${prediction.label}`).content.firstElementChild.cloneNode(true);
   const certainty = prediction.score < 1 ? Math.min(Math.round(prediction.score * 100), 99) : 100;
   badge.title = badge.title.replace("00", certainty);
+  badge.setAttribute("href", badge.getAttribute("href").replace("/0/", `/${id}/`));
   const aside = badge.querySelector(".visually-hidden");
   aside.textContent = aside.textContent.replace("00", certainty);
   badge.classList.add("badge-fresh");
@@ -39,7 +40,7 @@ function makeBadge(prediction) {
 }
 
 function show(badge, prediction) {
-  const fresh = makeBadge(prediction);
+  const fresh = makeBadge(prediction, badge.dataset.comment);
   const author = badge.closest(".comment").querySelector(".comment-author").textContent;
   badge.replaceWith(fresh);
   news.textContent = `${author}: ${fresh.textContent}`;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -75,7 +76,8 @@ def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
 
 def _is_complaint(message: ConsoleMessage) -> bool:
     """Whether the console shows a mistake of ours; a refusal that is shown on a page is what some tests check."""
-    return message.type == "error" and "the server responded with a status of 4" not in message.text
+    refused = re.search(r"the server responded with a status of (4\d\d|503)", message.text)
+    return message.type == "error" and refused is None
 
 
 def _answer_with_policy(route: Route) -> None:

@@ -15,6 +15,5 @@ def inference(settings) -> Iterator[InferenceServer]:
     server.start()
     settings.INFERENCE_URL = server.url
     yield server
-    door._client(settings.INFERENCE_URL, settings.INFERENCE_TIMEOUT_SECONDS).close()
-    door._client.cache_clear()
+    door.close_clients()
     server.stop()

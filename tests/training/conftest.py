@@ -10,6 +10,7 @@ import pytest
 import torch
 from django.test import Client
 
+from blog_site.comments.inference import close_clients
 from blog_site.training import federation
 from blog_site.users.models import User
 from blog_site.users.services import grant_moderators
@@ -20,7 +21,7 @@ from ml.model import ModelConfig, initial_parameters
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import build_vocabulary, count_tokens
 from tests.comments.rows import make_user
-from tests.training.doors import SayingService, ScriptedLauncher, close_inference_client, free_port
+from tests.training.doors import SayingService, ScriptedLauncher, free_port
 from tests.training.rows import opinions
 
 
@@ -33,7 +34,7 @@ def store(settings, tmp_path: Path) -> Iterator[FolderStore]:
     settings.INFERENCE_URL = f"http://127.0.0.1:{free_port()}"
     settings.INFERENCE_TIMEOUT_SECONDS = 2.0
     yield FolderStore(folder)
-    close_inference_client()
+    close_clients()
 
 
 @pytest.fixture

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from django.conf import settings
 
-from blog_site.comments import inference
 from federated.protocol import RoundRecord, RunSpec, RunStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,12 +134,6 @@ class SayingService:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
-
-
-def close_inference_client() -> None:
-    """Close the connections to the service of the present settings, which the door keeps."""
-    inference._client(settings.INFERENCE_URL, settings.INFERENCE_TIMEOUT_SECONDS).close()
-    inference._client.cache_clear()
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from blog_site.comments.inference import close_clients
 from blog_site.comments.services import delete_comment
 from blog_site.labels.models import Sample
 from blog_site.labels.services import correct_labels
@@ -25,7 +26,7 @@ from blog_site.training.models import ModelVersion, Rollout, Run
 from blog_site.training.rollout import advance_rollout, rollback_model
 from blog_site.training.services import advance_everything, advance_run, start_run
 from tests.comments.rows import make_article, make_category, make_comment, make_user
-from tests.training.doors import answering_model, close_inference_client, free_port, real_service, wait_until
+from tests.training.doors import answering_model, free_port, real_service, wait_until
 from tests.training.rows import SITES, import_opinions, text_of_split
 
 # The tests read facts only, but pytest-django makes a database for those alone that say that they use it.
@@ -162,7 +163,7 @@ def loop(django_db_setup, django_db_blocker, tmp_path_factory) -> Loop:
     )
     with ExitStack() as stack:
         stack.enter_context(ours)
-        stack.callback(close_inference_client)
+        stack.callback(close_clients)
         stack.enter_context(django_db_blocker.unblock())
         url = stack.enter_context(real_service((root / "store").as_uri(), port, root / "serve.log"))
         stack.enter_context(transaction.atomic())
