@@ -55,7 +55,7 @@ def _token_spans(text: str, tokenizer: Tokenizer) -> list[Span]:
     aligned = align_text(text)
     spans: list[Span] = []
     place = 0
-    for token in tokenizer.tokenize(text):
+    for token in tokenizer.cut_normalized(aligned.normalized):
         found = aligned.normalized.find(token, place)
         if found < 0:
             raise ValueError(f"the tokenizer made {token!r} of a text that does not hold it: {text!r:.100}")

@@ -15,7 +15,7 @@ from ml.data import pad_rows
 from ml.grams import hash_normalized
 from ml.prediction import Prediction
 from ml.text import normalize_text
-from ml.tokenizer import TokenizerSettings, make_tokenizer
+from ml.tokenizer import Tokenizer, TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
 
 Device = Literal["cpu", "cuda"]
@@ -50,7 +50,7 @@ class TextEncoder:
     """Turns texts into numbers the way one model was trained on them."""
 
     def __init__(self, tokenizer: TokenizerSettings, vocabulary: Vocabulary, max_length: int) -> None:
-        self._tokenizer = make_tokenizer(tokenizer)
+        self.tokenizer: Final = make_tokenizer(tokenizer)
         self._vocabulary = vocabulary
         self._max_length = max_length
 
@@ -66,7 +66,7 @@ class TextEncoder:
         return encoded
 
     def _ids(self, normalized: str) -> list[int]:
-        return self._vocabulary.encode(self._tokenizer.cut_normalized(normalized), self._max_length)
+        return self._vocabulary.encode(self.tokenizer.cut_normalized(normalized), self._max_length)
 
 
 class DeviceUnavailable(Exception):
@@ -166,6 +166,11 @@ class Predictor:
         quantized = artifact.onnx_int8 if device == "cpu" else None
         self.precision: Final[Precision] = "fp32" if quantized is None else "int8"
         self._network = OnnxNetwork(quantized or artifact.onnx, threads, device)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What cuts texts into the tokens that this model knows."""
+        return self._encoder.tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Do the first half of the work, in which no network takes part: give each text as the network reads it."""

@@ -8,8 +8,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from ml.explain import MAX_SPANS
 from ml.serve.batcher import Probabilities
 from ml.serve.exchange import Answer, DirectRoute, Exchange
+from ml.serve.explainer import EXPLANATION_SCHEMA, MAX_EXPLAINED_TEXTS, Explainer, check_explain
 from ml.serve.openapi import DIRECT_PROBLEMS, direct_operation
 from ml.serve.requests import check_texts, parse_object
 from ml.serve.service import InferenceService
@@ -20,7 +22,15 @@ _DIGITS: Final = 6  # of a probability; float32 has no more
 _REQUEST_SCHEMA = {
     "type": "object",
     "required": ["texts"],
-    "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "texts": {"type": "array", "items": {"type": "string"}},
+        "explain": {
+            "type": "boolean",
+            "default": False,
+            "description": "also say which words of each text made the model say so; for at most "
+            f"{MAX_EXPLAINED_TEXTS} texts a request, and about as dear as {MAX_SPANS} more of each",
+        },
+    },
 }
 _REQUEST_EXAMPLE = {"texts": ["这本书很好看，强烈推荐！", "太差了，再也不会买了。"]}
 _ANSWER_SCHEMA = {
@@ -40,6 +50,7 @@ _ANSWER_SCHEMA = {
                     "label": {"type": "string"},
                     "score": {"type": "number", "description": "the label's probability"},
                     "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+                    "explanation": EXPLANATION_SCHEMA,
                 },
             },
         },
@@ -65,13 +76,20 @@ _ANSWER_EXAMPLE = {
 def predict_routes(service: InferenceService) -> list[DirectRoute]:
     """Make the routes of the native API."""
     settings = service.settings
+    explainer = Explainer(service)
 
     async def predict(exchange: Exchange) -> Answer:
         document = parse_object(exchange.body)
         texts = check_texts(document.get("texts"), "texts", settings)
+        explain = "explain" in document and check_explain(document["explain"], texts)
         predictor = service.current_predictor()
         probabilities = await service.probabilities(exchange, predictor, texts)
         predictions = prediction_documents(probabilities, predictor.labels)
+        if explain:
+            found = predictor.predictions_of(probabilities)
+            explanations = await explainer.explain(exchange, predictor, texts, found)
+            for prediction, explanation in zip(predictions, explanations, strict=True):
+                prediction["explanation"] = explanation
         service.record_answers(exchange, texts, [found["label"] for found in predictions])
         body = orjson.dumps({"model": predictor.digest, "predictions": predictions})
         return Answer(200, body, headers=[(b"x-model-digest", predictor.digest.encode())])

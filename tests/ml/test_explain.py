@@ -12,7 +12,7 @@ from ml.grams import hash_grams
 from ml.predict import Predictor
 from ml.prediction import Prediction
 from ml.text import normalize_text
-from ml.tokenizer import Tokenizer, TokenizerSettings, make_tokenizer
+from ml.tokenizer import CharacterTokenizer, Tokenizer, TokenizerSettings, make_tokenizer
 from tests.ml.conftest import TinyModel
 from tests.ml.test_alignment import TEXTS
 
@@ -31,6 +31,10 @@ def parts(text: str, tokenizer: Tokenizer = TOKENIZER, max_spans: int = MAX_SPAN
 def test_the_parts_are_the_tokens_as_they_were_written() -> None:
     text = "这家店　的ＡＢＣ味道\u200b真好，½价！❤️"
     assert parts(text) == ["这家", "店", "的", "ＡＢＣ", "味道\u200b", "真", "好", "，", "½", "价", "！", "❤️"]
+
+
+def test_a_model_that_reads_characters_is_explained_by_characters() -> None:
+    assert parts("真\u200b好 e\u0301", CharacterTokenizer()) == ["真\u200b", "好", "e\u0301"]
 
 
 @pytest.mark.parametrize("text", ["", " \u3000\n", "\u200b\ufe0f", "\ud800"])
@@ -112,8 +116,8 @@ def test_a_word_speaks_for_the_label_or_against_it_and_certainty_is_not_without_
 
 
 def test_a_tokenizer_whose_tokens_are_not_in_the_text_is_named() -> None:
-    class Liar:
-        def tokenize(self, text: str) -> list[str]:
+    class Liar(CharacterTokenizer):
+        def cut_normalized(self, normalized: str) -> list[str]:
             return ["坏"]
 
     with pytest.raises(ValueError, match="'坏' of a text that does not hold it"):

@@ -47,6 +47,7 @@ def service_that(respond: Respond, context: ssl.SSLContext | None = None) -> Ite
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True  # those that idle connections hold
+        request_queue_size = 128  # many clients may connect at once
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass
