@@ -221,7 +221,10 @@ class Caller:
         error = InferenceError(
             f"{self._service} answered {status}: {problem_detail(reply.body)}", permanent, wait
         )
-        return _Failure(error, again=status in _WORTH_ANOTHER, sick=status >= 500, wait_seconds=wait or 0.0)
+        sick = (
+            status >= 500 and wait is None
+        )  # one that says when to come again is there and knows what it lacks
+        return _Failure(error, again=status in _WORTH_ANOTHER, sick=sick, wait_seconds=wait or 0.0)
 
 
 def retry_after_seconds(header: str) -> float | None:

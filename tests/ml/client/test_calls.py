@@ -137,9 +137,18 @@ def test_a_dead_service_is_left_alone_and_tried_again_by_one_call() -> None:
     assert world.caller.breaker.state == "closed"
 
 
-def test_refusals_and_a_full_queue_do_not_open_the_circuit() -> None:
+def test_a_service_that_answers_without_saying_when_to_come_again_is_left_alone_too() -> None:
+    world = World(replace(CallPolicy(), attempts=1, breaker_failures=3))
+    for _ in range(3):
+        with pytest.raises(InferenceError):
+            world.ask([Reply(503, {}, b"<html>bad gateway</html>", 0.0)])
+    with pytest.raises(CircuitOpen):
+        world.ask([])
+
+
+def test_refusals_a_full_queue_and_a_missing_model_do_not_open_the_circuit() -> None:
     world = World(replace(CallPolicy(), attempts=1))
-    for outcome in [BUSY, Reply(422, {}, b"", 0.0)] * 10:
+    for outcome in [BUSY, Reply(422, {}, b"", 0.0), Reply(503, {"retry-after": "1"}, b"", 0.0)] * 10:
         with pytest.raises(InferenceError):
             world.ask([outcome])
     assert world.caller.breaker.state == "closed"
