@@ -1,6 +1,6 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup experiment-model experiment-noniid \
+.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
 	test lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
@@ -16,6 +16,8 @@ help:
 	@echo '  make compare      the first model against the same network trained centrally on the same samples'
 	@echo '  make bench-federated   what a round of training costs beside the computing; a JSON line'
 	@echo '  make bench-flower-setup   install Flower into .venv-bench, for bench-federated to measure beside our engine'
+	@echo '  make bench-inference   how near the inference service comes to what its core can do; a JSON line.'
+	@echo '                    QUICK=1 for a trial of a minute, ARGS="--help"'
 	@echo '  make experiment-model  the network, trained federatedly and centrally on a public corpus, against a linear model;'
 	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
 	@echo '  make experiment-noniid   the strategies on non-IID data (CORPUS=zip; QUICK=1: minutes); report in docs/experiments'
@@ -48,6 +50,10 @@ bench-flower-setup:
 	@infra/setup/install.sh bench
 
 # QUICK=0 is not quick.
+bench-inference:
+	@infra/setup/install.sh demo
+	@exec $(VENV_PYTHON) -m ml.bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
 experiment-model:
 	@infra/setup/install.sh experiments
 	@exec $(VENV_PYTHON) -m federated.experiments.model $(if $(filter-out 0,$(QUICK)),--quick) \

@@ -1,0 +1,1 @@
+"""How near the inference service comes to what its core can do: `make bench-inference`."""

@@ -1,0 +1,101 @@
+"""What the same core does with the same texts without a server: our predictor, the network in torch, and SnowNLP."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.artifact import Artifact, load_artifact
+from ml.bench.reviews import make_batches
+from ml.predict import Predictor, TextEncoder
+
+Answer = Callable[[Sequence[str]], object]
+_WARM_UP_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Tokenizing and ONNX Runtime in a loop."""
+
+    single_rps: float
+    batch64_texts_per_s: float
+
+
+def measure_in_process(artifact: Path, reviews: Sequence[str], seconds: float) -> InProcess:
+    """Time the predictor the service uses, one text at a time and 64 of them."""
+    predictor = Predictor(load_artifact(artifact, artifact.name))
+    return InProcess(
+        single_rps=_texts_per_second(predictor.probabilities, _one_by_one(reviews), seconds),
+        batch64_texts_per_s=_texts_per_second(predictor.probabilities, make_batches(reviews), seconds),
+    )
+
+
+def compute_probabilities(artifact: Path, reviews: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Give what the artifact says of each text (texts, labels), each text on its own."""
+    predictor = Predictor(load_artifact(artifact, artifact.name))
+    return np.concatenate([predictor.probabilities([review]) for review in reviews])
+
+
+def measure_torch(artifact: Path, reviews: Sequence[str], seconds: float) -> float:
+    """Time the same network in torch, eagerly, one text at a time; texts a second."""
+    import torch
+
+    torch.set_num_threads(1)
+    answer = make_torch_answer(load_artifact(artifact, artifact.name))
+    return _texts_per_second(answer, _one_by_one(reviews), seconds)
+
+
+def make_torch_answer(artifact: Artifact) -> Callable[[Sequence[str]], npt.NDArray[np.float32]]:
+    """Make what gives class probabilities (1, labels) for one text, from the artifact's weights."""
+    import torch
+
+    from ml.model import build_model
+
+    weights = {name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()}
+    model = build_model(artifact.network, weights, words=artifact.vocabulary.tokens).eval()
+    encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
+
+    def answer(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        (text,) = encoder.encode(texts)
+        with torch.inference_mode():
+            logits = model(
+                torch.tensor([text.token_ids]),
+                torch.tensor([len(text.token_ids)]),
+                torch.from_numpy(text.grams)[None],
+            )
+            probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).numpy()
+        return probabilities
+
+    return answer
+
+
+def measure_snownlp(reviews: Sequence[str], seconds: float) -> float:
+    """Time SnowNLP's sentiment, one text at a time as its interface has it; texts a second."""
+    from snownlp import SnowNLP
+
+    return _texts_per_second(lambda texts: SnowNLP(texts[0]).sentiments, _one_by_one(reviews), seconds)
+
+
+def _one_by_one(reviews: Sequence[str]) -> list[list[str]]:
+    return [[review] for review in reviews]
+
+
+def _texts_per_second(answer: Answer, batches: Sequence[Sequence[str]], seconds: float) -> float:
+    began = time.perf_counter()
+    for batch in itertools.cycle(batches):
+        answer(batch)
+        if time.perf_counter() - began >= _WARM_UP_SECONDS:
+            break
+    texts, began = 0, time.perf_counter()
+    for batch in itertools.cycle(batches):
+        answer(batch)
+        texts += len(batch)
+        if (elapsed := time.perf_counter() - began) >= seconds:
+            break
+    return texts / elapsed

@@ -1,0 +1,345 @@
+"""What is measured, one subject after another, each while nothing else runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from ml.bench.answers import Expected, count_wrong
+from ml.bench.computing import (
+    InProcess,
+    compute_probabilities,
+    measure_in_process,
+    measure_snownlp,
+    measure_torch,
+)
+from ml.bench.models import Models
+from ml.bench.processes import BenchError, Cores, Server, measure_start, read_rss_mb, run_on_core, serving
+from ml.bench.reviews import BATCH_TEXTS, choose_reviews, make_batches, take_short, write_request
+from ml.bench.swaps import Swaps, choose_telling, swap_under_load
+from ml.bench.traffic import LOST, UNSENT, Traffic, ask_in_turns, measure_rate, measure_turns
+
+SERVICE: Final = "ml.serve"
+NOOP: Final = "ml.bench.noop"
+CLIENTS: Final = 32
+BATCH_CLIENTS: Final = 4  # enough that the server always has a request waiting
+CAPACITY_CLIENTS: Final = (32, 64, 128)
+OFFERED: Final = 3.0  # times the capacity
+OVERLOAD_CONNECTIONS: Final = 256  # eight times the clients of a busy service
+IN_TIME: Final = 3.0  # times the p99 at capacity: what comes later is no use to whoever asked
+CLIENT_BOUND_SHARE: Final = 0.9  # of its core; with more, the client is what was measured
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int  # of which the median counts: each goes through all that are compared with each other
+    seconds: float  # of one measurement
+    overload_seconds: float
+    starts: int
+    swaps: int
+    reviews: int = 2048
+
+
+FULL: Final = Plan(rounds=3, seconds=2.5, overload_seconds=10, starts=5, swaps=100)
+QUICK: Final = Plan(rounds=1, seconds=1.0, overload_seconds=3, starts=3, swaps=10, reviews=1024)
+
+
+@dataclass
+class Bench:
+    """One run: where things are, and what the client has seen so far."""
+
+    cores: Cores
+    models: Models
+    store: Path  # of the service that is measured; its pointer is ours to move
+    plan: Plan
+    report: Report
+    reviews: list[str] = field(default_factory=list)
+    expected: dict[str, Any] = field(default_factory=dict)  # see answers.Expected
+    checked: int = 0
+    wrong: int = 0
+    not_answered: int = 0  # outside of the overload, where some are to be refused
+    client_cpu_share: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def artifact(self) -> Path:
+        """The one that is measured."""
+        return self.models.folder / self.models.first
+
+    def prepare(self) -> None:
+        """Choose the reviews, and ask the models what the right answers are."""
+        self.report("choosing reviews, and computing the right answers")
+        self.reviews = choose_reviews(self.plan.reviews)
+        for digest in filter(None, (self.models.first, self.models.second)):
+            self.expected[digest] = run_on_core(
+                self.cores.server, compute_probabilities, self.models.folder / digest, self.reviews
+            )
+
+    def serve(self) -> contextlib.AbstractContextManager[Server]:
+        """Run the service over the store."""
+        return serving(self.cores.server, SERVICE, "--store", self.store.as_uri())
+
+    def ask(self, name: str, server: Server, batches: Sequence[Sequence[str]], clients: int) -> Traffic:
+        """Let clients ask for predictions of batches of texts, in turns."""
+        traffic = run_on_core(
+            self.cores.client,
+            measure_turns,
+            server.port,
+            [write_request(batch) for batch in batches],
+            clients=clients,
+            seconds=self.plan.seconds,
+        )
+        self.note(name, traffic)
+        self.not_answered += traffic.failed
+        if not traffic.answered:
+            raise BenchError(f"{name}: no request was answered with 200, but {traffic.statuses}")
+        return traffic
+
+    def note(self, name: str, traffic: Traffic) -> None:
+        """Remember how busy the client was."""
+        share = max(traffic.client_cpu_share, self.client_cpu_share.get(name, 0.0))
+        self.client_cpu_share[name] = round(share, 3)
+
+    def check(self, traffic: Traffic, rows: Sequence[int], texts_a_request: int = 1) -> None:
+        """Compare the answers that were kept with the right ones; `rows` are the texts that were asked about."""
+        expected: Expected = {self.models.first: self.expected[self.models.first][list(rows)]}
+        self.checked += len(traffic.kept)
+        self.wrong += count_wrong(traffic.kept, expected, texts_a_request)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is compared with each other, measured within the same quarter of a minute."""
+
+    in_process: InProcess
+    noop: Traffic
+    one: Traffic
+    many: Traffic
+    batch: Traffic
+
+    @property
+    def batch_texts_per_s(self) -> float:
+        return self.batch.rate * BATCH_TEXTS
+
+    @property
+    def ratio_single(self) -> float:
+        return self.many.rate / min(self.noop.rate, self.in_process.single_rps)
+
+    @property
+    def ratio_batch(self) -> float:
+        return self.batch_texts_per_s / self.in_process.batch64_texts_per_s
+
+
+def measure_round(bench: Bench, service: Server, noop: Server) -> Round:
+    """Measure the service and its two limits: the computing alone, and its HTTP server alone."""
+    singles = [[review] for review in bench.reviews]
+    batches = make_batches(bench.reviews)
+    in_process = run_on_core(
+        bench.cores.server, measure_in_process, bench.artifact, bench.reviews, bench.plan.seconds
+    )
+    found = Round(
+        in_process,
+        noop=bench.ask("noop", noop, singles, CLIENTS),
+        one=bench.ask("c1", service, singles, 1),
+        many=bench.ask("c32", service, singles, CLIENTS),
+        batch=bench.ask("batch64", service, batches, BATCH_CLIENTS),
+    )
+    rows = range(len(bench.reviews))
+    bench.check(found.one, rows)
+    bench.check(found.many, rows)
+    bench.check(found.batch, rows, BATCH_TEXTS)
+    return found
+
+
+def summarize_rounds(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Give the figures that come from the rounds: of each its median."""
+
+    def median(read: Callable[[Round], float], digits: int = 1) -> float:
+        return round(statistics.median(map(read, rounds)), digits)
+
+    return {
+        "single": {
+            "p50_ms": median(lambda found: found.one.percentile_ms(50), 3),
+            "p99_ms": median(lambda found: found.one.percentile_ms(99), 3),
+            "rps_c1": median(lambda found: found.one.rate),
+            "rps_c32": median(lambda found: found.many.rate),
+            "c32_p99_ms": median(lambda found: found.many.percentile_ms(99), 3),
+        },
+        "batch64_texts_per_s": median(lambda found: found.batch_texts_per_s),
+        "in_process": {
+            "single_rps": median(lambda found: found.in_process.single_rps),
+            "batch64_texts_per_s": median(lambda found: found.in_process.batch64_texts_per_s),
+        },
+        "noop_rps": median(lambda found: found.noop.rate),
+        "ratio_single": median(lambda found: found.ratio_single, 3),
+        "ratio_batch": median(lambda found: found.ratio_batch, 3),
+        "p50_vs_in_process": median(
+            lambda found: found.one.percentile_ms(50) * found.in_process.single_rps / 1000, 2
+        ),
+    }
+
+
+def measure_short(bench: Bench, service: Server) -> dict[str, Any]:
+    """The same for texts as short as a comment, where HTTP weighs more beside the computing."""
+    rows = [row for row, review in enumerate(bench.reviews) if review in set(take_short(bench.reviews))]
+    reviews = [bench.reviews[row] for row in rows]
+    in_process = run_on_core(
+        bench.cores.server, measure_in_process, bench.artifact, reviews, bench.plan.seconds
+    )
+    one = bench.ask("short_c1", service, [[review] for review in reviews], 1)
+    many = bench.ask("short_c32", service, [[review] for review in reviews], CLIENTS)
+    bench.check(one, rows)
+    bench.check(many, rows)
+    return {
+        "median_characters": statistics.median(map(len, reviews)),
+        "p50_ms": round(one.percentile_ms(50), 3),
+        "rps_c1": round(one.rate, 1),
+        "rps_c32": round(many.rate, 1),
+        "in_process_single_rps": round(in_process.single_rps, 1),
+    }
+
+
+def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
+    """Offer OFFERED times the capacity for some seconds; see `ask_at_rate` for how."""
+    singles = [[review] for review in bench.reviews]
+    found = {clients: bench.ask("capacity", service, singles, clients) for clients in CAPACITY_CLIENTS}
+    capacity = max(traffic.rate for traffic in found.values())
+    # More clients than it needs would only wait longer; the fewest that fill it say what its latency is then.
+    clients = next(clients for clients, traffic in found.items() if traffic.rate >= 0.95 * capacity)
+    p99_at_capacity = found[clients].percentile_ms(99)
+    traffic = run_on_core(
+        bench.cores.client,
+        measure_rate,
+        service.port,
+        [write_request(single) for single in singles],
+        rate=OFFERED * capacity,
+        connections=OVERLOAD_CONNECTIONS,
+        seconds=bench.plan.overload_seconds,
+    )
+    bench.note("overload", traffic)
+    bench.check(traffic, range(len(bench.reviews)))
+    p99 = traffic.percentile_ms(99)
+    return {
+        "offered_x": round(sum(traffic.statuses.values()) / traffic.seconds / capacity, 2),
+        "goodput_ratio": round(traffic.rate_within(IN_TIME * p99_at_capacity) / capacity, 3),
+        "p99_ms": round(p99, 2) if traffic.answered else None,
+        "p99_at_capacity_ms": round(p99_at_capacity, 2),
+        "p99_ratio": round(p99 / p99_at_capacity, 2) if traffic.answered else None,
+        "accepted_ratio": round(traffic.rate / capacity, 3),  # late ones too
+        "capacity_rps": round(capacity, 1),
+        "capacity_clients": clients,
+        "connections": OVERLOAD_CONNECTIONS,
+        "statuses": name_statuses(traffic.statuses),
+    }
+
+
+def name_statuses(statuses: Mapping[int, int]) -> dict[str, int]:
+    """Give how many requests ended with which status, as JSON can have it."""
+    names = {LOST: "lost", UNSENT: "unsent"}
+    return {names.get(status, str(status)): count for status, count in sorted(statuses.items())}
+
+
+def measure_swaps(bench: Bench) -> Swaps | None:
+    """Swap the two models under load, in a service of its own; None where the store has only one."""
+    if bench.models.second is None:
+        bench.report("no swaps are measured: the store's pointer names no previous model")
+        return None
+    both = {digest: bench.expected[digest] for digest in (bench.models.first, bench.models.second)}
+    rows = choose_telling(both)
+    if not rows:
+        bench.report("no swaps are measured: the two models say the same of every review")
+        return None
+    with bench.serve() as service:
+        return run_on_core(
+            bench.cores.client,
+            swap_under_load,
+            service.port,
+            service.process.pid,
+            bench.store,
+            [write_request([bench.reviews[row]]) for row in rows],
+            {digest: found[rows] for digest, found in both.items()},
+            bench.plan.swaps,
+        )
+
+
+def measure_starts(bench: Bench) -> float:
+    """Seconds from the service's process to its first "ready"."""
+    return measure_start(
+        bench.cores.server, SERVICE, "--store", bench.store.as_uri(), times=bench.plan.starts
+    )
+
+
+def measure_others(bench: Bench) -> dict[str, float | None]:
+    """Texts a second of SnowNLP, and of the network in torch; None for one that is not installed."""
+    core, reviews, seconds = bench.cores.server, bench.reviews, bench.plan.seconds
+    found: dict[str, float | None] = {"snownlp_texts_per_s": None, "torch_eager_texts_per_s": None}
+    if importlib.util.find_spec("snownlp") is None:
+        bench.report("SnowNLP is not measured: the package snownlp is not installed")
+    else:
+        found["snownlp_texts_per_s"] = round(run_on_core(core, measure_snownlp, reviews, seconds), 1)
+    if importlib.util.find_spec("torch") is None:
+        bench.report("torch is not measured: it is not installed")
+    else:
+        found["torch_eager_texts_per_s"] = round(
+            run_on_core(core, measure_torch, bench.artifact, reviews, seconds), 1
+        )
+    return found
+
+
+def soak(bench: Bench, service: Server, requests: int) -> dict[str, Any]:
+    """Send many requests, and read the service's memory along the way."""
+    found = run_on_core(
+        bench.cores.client,
+        ask_and_weigh,
+        service.port,
+        service.process.pid,
+        [write_request([review]) for review in bench.reviews],
+        requests,
+    )
+    return {"requests": requests, **found}
+
+
+def ask_and_weigh(
+    port: int, pid: int, requests: Sequence[bytes], count: int, points: int = 20
+) -> dict[str, Any]:
+    """Ask `count` times; gives how many failed, and the memory at `points` points of the way, in MB."""
+    process = psutil.Process(pid)
+    failed, memory, step = 0, [], max(1, count // points)
+    with contextlib.closing(ask_in_turns(port, requests, CLIENTS)) as answers:
+        for number, answer in enumerate(answers, start=1):
+            failed += answer.status != 200
+            if number % step == 0:
+                memory.append(round(read_rss_mb(process), 1))
+            if number >= count:
+                break
+    return {"failed": failed, "rss_mb": memory}
+
+
+@contextmanager
+def noticing_others() -> Iterator[list[float]]:
+    """Give, at the end, how many cores everything else on the machine kept busy meanwhile: a quiet one says 0."""
+    found: list[float] = []
+    began = _busy_seconds()
+    yield found
+    ended = _busy_seconds()
+    found.append((ended[1] - began[1] - (ended[2] - began[2])) / (ended[0] - began[0]))
+
+
+def _busy_seconds() -> tuple[float, float, float]:
+    """Seconds of the clock, of work on all processors, and of our own work and our ended children's."""
+    all_of_them, ours = psutil.cpu_times(), os.times()
+    busy = sum(all_of_them) - all_of_them.idle - getattr(all_of_them, "iowait", 0.0)
+    return time.perf_counter(), busy, sum(ours[:4])
