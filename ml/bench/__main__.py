@@ -72,8 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
     console = Console(stderr=True)
     try:
         return _run(options, console)
@@ -261,5 +259,7 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling is no part of a service's start
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     sys.exit(main())

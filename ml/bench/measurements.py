@@ -54,7 +54,7 @@ class Plan:
     reviews: int = 2048
 
 
-FULL: Final = Plan(rounds=3, seconds=2.5, overload_seconds=10, starts=5, swaps=100)
+FULL: Final = Plan(rounds=5, seconds=1.5, overload_seconds=10, starts=5, swaps=100)
 QUICK: Final = Plan(rounds=1, seconds=1.0, overload_seconds=3, starts=3, swaps=10, reviews=1024)
 
 
