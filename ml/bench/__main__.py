@@ -42,7 +42,6 @@ from ml.bench.models import (
     copy_to_store,
     keep_models,
     models_of_store,
-    read_precision,
 )
 from ml.bench.processes import ROOT, BenchError, Cores, choose_cores, serving
 from ml.serve.settings import store_path
@@ -190,7 +189,7 @@ def describe_model(bench: Bench) -> dict[str, Any]:
     network = artifact.network
     return {
         "digest": artifact.digest,
-        "precision": read_precision(artifact),
+        "precision": "fp32" if artifact.onnx_int8 is None else "int8",
         "vocabulary": network.vocabulary_size,
         "embedding_dim": network.embedding_dim,
         "hidden_dim": network.hidden_dim,

@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 class Plan:
     """How much is measured."""
 
-    rounds: int  # of which the median counts: each goes through all that are compared with each other
+    rounds: int  # each goes through all that are compared with each other; the quieter half counts
     seconds: float  # of one measurement
     overload_seconds: float
     starts: int
@@ -122,8 +122,9 @@ class Bench:
 
 @dataclass(frozen=True)
 class Round:
-    """What is compared with each other, measured within the same quarter of a minute."""
+    """What is compared with each other, measured within the same few seconds."""
 
+    others_cpu_cores: float  # that everything else on the machine kept busy meanwhile
     in_process: InProcess
     noop: Traffic
     one: Traffic
@@ -147,16 +148,15 @@ def measure_round(bench: Bench, service: Server, noop: Server) -> Round:
     """Measure the service and its two limits: the computing alone, and its HTTP server alone."""
     singles = [[review] for review in bench.reviews]
     batches = make_batches(bench.reviews)
-    in_process = run_on_core(
-        bench.cores.server, measure_in_process, bench.artifact, bench.reviews, bench.plan.seconds
-    )
-    found = Round(
-        in_process,
-        noop=bench.ask("noop", noop, singles, CLIENTS),
-        one=bench.ask("c1", service, singles, 1),
-        many=bench.ask("c32", service, singles, CLIENTS),
-        batch=bench.ask("batch64", service, batches, BATCH_CLIENTS),
-    )
+    with noticing_others() as others_cpu_cores:
+        in_process = run_on_core(
+            bench.cores.server, measure_in_process, bench.artifact, bench.reviews, bench.plan.seconds
+        )
+        constant = bench.ask("noop", noop, singles, CLIENTS)
+        one = bench.ask("c1", service, singles, 1)
+        many = bench.ask("c32", service, singles, CLIENTS)
+        batch = bench.ask("batch64", service, batches, BATCH_CLIENTS)
+    found = Round(others_cpu_cores[0], in_process, constant, one, many, batch)
     rows = range(len(bench.reviews))
     bench.check(found.one, rows)
     bench.check(found.many, rows)
@@ -164,11 +164,17 @@ def measure_round(bench: Bench, service: Server, noop: Server) -> Round:
     return found
 
 
+def choose_quiet(rounds: Sequence[Round]) -> list[Round]:
+    """Give the half of the rounds, the odd one with them, in which others disturbed the least."""
+    return sorted(rounds, key=lambda found: found.others_cpu_cores)[: (len(rounds) + 1) // 2]
+
+
 def summarize_rounds(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Give the figures that come from the rounds: of each its median."""
+    """Give the figures that come from the rounds: of each its median over the quiet ones."""
+    quiet = choose_quiet(rounds)
 
     def median(read: Callable[[Round], float], digits: int = 1) -> float:
-        return round(statistics.median(map(read, rounds)), digits)
+        return round(statistics.median(map(read, quiet)), digits)
 
     return {
         "single": {
@@ -189,6 +195,11 @@ def summarize_rounds(rounds: Sequence[Round]) -> dict[str, Any]:
         "p50_vs_in_process": median(
             lambda found: found.one.percentile_ms(50) * found.in_process.single_rps / 1000, 2
         ),
+        "rounds": {
+            "measured": len(rounds),
+            "counted": len(quiet),
+            "others_cpu_cores": [round(found.others_cpu_cores, 2) for found in quiet],
+        },
     }
 
 
@@ -339,7 +350,11 @@ def noticing_others() -> Iterator[list[float]]:
 
 
 def _busy_seconds() -> tuple[float, float, float]:
-    """Seconds of the clock, of work on all processors, and of our own work and our ended children's."""
-    all_of_them, ours = psutil.cpu_times(), os.times()
+    """Seconds of the clock, of work on all processors, and of our own work, with that of what we have started."""
+    all_of_them = psutil.cpu_times()
     busy = sum(all_of_them) - all_of_them.idle - getattr(all_of_them, "iowait", 0.0)
-    return time.perf_counter(), busy, sum(ours[:4])
+    ours = sum(os.times()[:4])  # those that have ended are in it
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            ours += sum(child.cpu_times()[:2])
+    return time.perf_counter(), busy, ours

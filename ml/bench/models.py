@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ml.artifact import Artifact, ArtifactError, load_artifact
+from ml.artifact import ArtifactError, load_artifact
 from ml.bench.swaps import point_at
 from ml.bootstrap import read_bootstrap_corpus
 from ml.data import Dataset, Example, encode_dataset
@@ -95,11 +95,6 @@ def copy_to_store(models: Models, store: Path) -> Path:
     return store
 
 
-def read_precision(artifact: Artifact) -> str:
-    """Say in which numbers the artifact's network is computed."""
-    return "int8" if b"DynamicQuantizeLSTM" in artifact.onnx else "fp32"
-
-
 def _train_models(folder: Path, recipe: Recipe, report: Report) -> tuple[str, str]:
     """Train once; the second model is the same training as it stood after half of its rounds."""
     import torch
@@ -122,9 +117,9 @@ def _train_models(folder: Path, recipe: Recipe, report: Report) -> tuple[str, st
     trained = train_centrally([dataset], network, recipe.training, words=vocabulary.tokens, on_round=watch)
     report("exporting the models")
     finished = {name: value.detach() for name, value in trained.named_parameters()}
-    parity_texts = [example.text for example in examples if split_of(example.text) == "validation"]
+    validation = [example for example in examples if split_of(example.text) == "validation"]
     digests = [
-        _export(folder, weights, network, vocabulary, recipe, parity_texts) for weights in (finished, halfway)
+        _export(folder, weights, network, vocabulary, recipe, validation) for weights in (finished, halfway)
     ]
     return digests[0], digests[1]
 
@@ -145,7 +140,7 @@ def _export(
     network: ModelConfig,
     vocabulary: Vocabulary,
     recipe: Recipe,
-    parity_texts: list[str],
+    validation: list[Example],
 ) -> str:
     from ml.export import export_artifact
 
@@ -156,6 +151,6 @@ def _export(
         tokenizer=TokenizerSettings(),
         vocabulary=vocabulary,
         max_length=recipe.training.max_length,
-        parity_texts=parity_texts,
+        validation=validation,
     )
     return written.digest

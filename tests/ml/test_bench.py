@@ -25,13 +25,20 @@ import pytest
 from ml.artifact import load_artifact
 from ml.bench.__main__ import is_client_bound, main
 from ml.bench.answers import is_right
-from ml.bench.computing import compute_probabilities, make_torch_answer
-from ml.bench.measurements import Plan, name_statuses, noticing_others
+from ml.bench.computing import InProcess, compute_probabilities, make_torch_answer
+from ml.bench.measurements import (
+    Plan,
+    Round,
+    choose_quiet,
+    name_statuses,
+    noticing_others,
+    summarize_rounds,
+)
 from ml.bench.models import Recipe, copy_to_store, keep_models, models_of_store
 from ml.bench.processes import BenchError, choose_cores, measure_start, run_on_core, serving
 from ml.bench.reviews import choose_reviews, make_batches, take_short, write_request
 from ml.bench.swaps import choose_telling, point_at, swap_under_load
-from ml.bench.traffic import LOST, UNSENT, Answer, ask_in_turns, measure_rate, measure_turns
+from ml.bench.traffic import LOST, UNSENT, Answer, Traffic, ask_in_turns, measure_rate, measure_turns
 from ml.model_config import ModelConfig
 from ml.predict import Predictor
 from ml.training_config import FIRST_TRAINING
@@ -340,13 +347,28 @@ def test_starting_is_measured_until_the_service_is_ready(store: Store, tiny: Tin
     assert 0.1 < seconds < 60
 
 
-def test_work_of_others_is_noticed_and_our_own_is_not_taken_for_theirs() -> None:
+def test_our_own_work_is_not_taken_for_that_of_others() -> None:
+    began, clock = os.times(), time.monotonic()
     with noticing_others() as found:
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
+        child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        while time.monotonic() < clock + 1:
             pass
-    (cores,) = found
-    assert -0.2 < cores < (os.cpu_count() or 1) - 0.5
+        child.kill()
+        child.wait()
+    ours = (sum(os.times()[:4]) - sum(began[:4])) / (time.monotonic() - clock)
+    assert -0.3 < found[0] < psutil.cpu_count() - ours + 0.3
+
+
+def test_the_quieter_half_of_the_rounds_counts() -> None:
+    traffic = Traffic(1.0, {200: 1}, np.ones(1), 0.1, [])
+    rounds = [
+        Round(others, InProcess(others, others), traffic, traffic, traffic, traffic)
+        for others in (0.9, 0.1, 0.5, 0.2, 0.7)
+    ]
+    figures = summarize_rounds(rounds)
+    assert [found.others_cpu_cores for found in choose_quiet(rounds)] == [0.1, 0.2, 0.5]
+    assert figures["in_process"]["single_rps"] == 0.2
+    assert figures["rounds"]["others_cpu_cores"] == [0.1, 0.2, 0.5]
 
 
 def test_a_busy_client_spoils_a_figure_unless_it_only_hid_how_fast_constants_are() -> None:
