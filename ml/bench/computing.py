@@ -25,15 +25,16 @@ class InProcess:
 
     single_rps: float
     batch64_texts_per_s: float
+    single_cpu_us: float  # a text
+    batch64_cpu_us: float  # a text
 
 
 def measure_in_process(artifact: Path, reviews: Sequence[str], seconds: float) -> InProcess:
     """Time the predictor the service uses, one text at a time and 64 of them."""
     predictor = Predictor(load_artifact(artifact, artifact.name))
-    return InProcess(
-        single_rps=_texts_per_second(predictor.probabilities, _one_by_one(reviews), seconds),
-        batch64_texts_per_s=_texts_per_second(predictor.probabilities, make_batches(reviews), seconds),
-    )
+    single = _measure_pace(predictor.probabilities, _one_by_one(reviews), seconds)
+    batch = _measure_pace(predictor.probabilities, make_batches(reviews), seconds)
+    return InProcess(single.texts_per_s, batch.texts_per_s, single.cpu_us, batch.cpu_us)
 
 
 def compute_probabilities(artifact: Path, reviews: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -48,7 +49,7 @@ def measure_torch(artifact: Path, reviews: Sequence[str], seconds: float) -> flo
 
     torch.set_num_threads(1)
     answer = make_torch_answer(load_artifact(artifact, artifact.name))
-    return _texts_per_second(answer, _one_by_one(reviews), seconds)
+    return _measure_pace(answer, _one_by_one(reviews), seconds).texts_per_s
 
 
 def make_torch_answer(artifact: Artifact) -> Callable[[Sequence[str]], npt.NDArray[np.float32]]:
@@ -79,23 +80,30 @@ def measure_snownlp(reviews: Sequence[str], seconds: float) -> float:
     """Time SnowNLP's sentiment, one text at a time as its interface has it; texts a second."""
     from snownlp import SnowNLP
 
-    return _texts_per_second(lambda texts: SnowNLP(texts[0]).sentiments, _one_by_one(reviews), seconds)
+    pace = _measure_pace(lambda texts: SnowNLP(texts[0]).sentiments, _one_by_one(reviews), seconds)
+    return pace.texts_per_s
 
 
 def _one_by_one(reviews: Sequence[str]) -> list[list[str]]:
     return [[review] for review in reviews]
 
 
-def _texts_per_second(answer: Answer, batches: Sequence[Sequence[str]], seconds: float) -> float:
+@dataclass(frozen=True)
+class _Pace:
+    texts_per_s: float
+    cpu_us: float  # a text
+
+
+def _measure_pace(answer: Answer, batches: Sequence[Sequence[str]], seconds: float) -> _Pace:
     began = time.perf_counter()
     for batch in itertools.cycle(batches):
         answer(batch)
         if time.perf_counter() - began >= _WARM_UP_SECONDS:
             break
-    texts, began = 0, time.perf_counter()
+    texts, began, worked = 0, time.perf_counter(), time.process_time()
     for batch in itertools.cycle(batches):
         answer(batch)
         texts += len(batch)
         if (elapsed := time.perf_counter() - began) >= seconds:
             break
-    return texts / elapsed
+    return _Pace(texts / elapsed, (time.process_time() - worked) * 1e6 / texts)

@@ -101,6 +101,7 @@ class Bench:
             [write_request(batch) for batch in batches],
             clients=clients,
             seconds=self.plan.seconds,
+            server_pid=server.process.pid,
         )
         self.note(name, traffic)
         self.not_answered += traffic.failed
@@ -195,6 +196,14 @@ def summarize_rounds(rounds: Sequence[Round]) -> dict[str, Any]:
         "p50_vs_in_process": median(
             lambda found: found.one.percentile_ms(50) * found.in_process.single_rps / 1000, 2
         ),
+        "cpu_us": {  # of the server's core, a request or (64) a text: others disturb it less than the clock
+            "noop": median(lambda found: found.noop.server_cpu_us),
+            "in_process_single": median(lambda found: found.in_process.single_cpu_us),
+            "in_process_batch64": median(lambda found: found.in_process.batch64_cpu_us),
+            "c1": median(lambda found: found.one.server_cpu_us),
+            "c32": median(lambda found: found.many.server_cpu_us),
+            "batch64": median(lambda found: found.batch.server_cpu_us / BATCH_TEXTS),
+        },
         "rounds": {
             "measured": len(rounds),
             "counted": len(quiet),
@@ -239,6 +248,7 @@ def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
         rate=OFFERED * capacity,
         connections=OVERLOAD_CONNECTIONS,
         seconds=bench.plan.overload_seconds,
+        server_pid=service.process.pid,
     )
     bench.note("overload", traffic)
     bench.check(traffic, range(len(bench.reviews)))
@@ -254,6 +264,7 @@ def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
         "capacity_clients": clients,
         "connections": OVERLOAD_CONNECTIONS,
         "statuses": name_statuses(traffic.statuses),
+        "server_cpu_us": round(traffic.server_cpu_us, 1),  # a request that was sent, those refused among them
     }
 
 

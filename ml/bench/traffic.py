@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 LOST: Final = 0  # the status of a request whose connection ended before its answer
 UNSENT: Final = -1  # of an arrival that found every connection taken
@@ -46,6 +47,7 @@ class Traffic:
     statuses: dict[int, int]  # how many ended with which, LOST and UNSENT among them
     latencies_ms: npt.NDArray[np.float64]  # of those answered with 200
     client_cpu_share: float  # of the core that asks
+    server_cpu_us: float  # a request that was sent, refused or not; 0 where no process was named
     kept: list[Answer]  # a sample of those answered with 200
 
     @property
@@ -247,11 +249,17 @@ def ask_at_rate(
 
 
 def measure_turns(
-    port: int, requests: Sequence[bytes], *, clients: int, seconds: float, warm_up_seconds: float = 0.5
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    clients: int,
+    seconds: float,
+    warm_up_seconds: float = 0.5,
+    server_pid: int | None = None,
 ) -> Traffic:
     """Let clients ask in turns for some seconds; what was answered during the warm-up before does not count."""
     start = time.perf_counter() + warm_up_seconds
-    tally = _Tally(seconds)
+    tally = _Tally(seconds, server_pid)
     with contextlib.closing(ask_in_turns(port, requests, clients)) as answers:
         for answer in answers:
             if answer.ended > start + seconds:
@@ -269,10 +277,11 @@ def measure_rate(
     connections: int,
     seconds: float,
     warm_up_seconds: float = 1.0,
+    server_pid: int | None = None,
 ) -> Traffic:
     """Let requests arrive at a rate for some seconds; those that arrived during the warm-up before do not count."""
     start = time.perf_counter() + warm_up_seconds
-    tally = _Tally(seconds)
+    tally = _Tally(seconds, server_pid)
     for answer in ask_at_rate(
         port, requests, rate=rate, seconds=warm_up_seconds + seconds, connections=connections
     ):
@@ -282,18 +291,19 @@ def measure_rate(
 
 
 class _Tally:
-    """Counts answers, and the share of its core that this process takes from the first to the last of them."""
+    """Counts answers, and what both processors do from the first to the last of them."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, server_pid: int | None) -> None:
         self._seconds = seconds
+        self._server = psutil.Process(server_pid) if server_pid else None
         self._statuses: Counter[int] = Counter()
         self._latencies: list[float] = []
         self._kept: list[Answer] = []
-        self._began: tuple[float, float] | None = None  # seconds of the clock, and of the processor
+        self._began: tuple[float, float, float] | None = None
 
     def add(self, answer: Answer) -> None:
         if self._began is None:
-            self._began = time.perf_counter(), time.process_time()
+            self._began = self._read_clocks()
         self._statuses[answer.status] += 1
         if answer.status == 200:
             self._latencies.append(answer.ended - answer.began)
@@ -301,7 +311,19 @@ class _Tally:
                 self._kept.append(answer)
 
     def conclude(self) -> Traffic:
-        clock, processor = self._began or (0.0, 0.0)
-        share = (time.process_time() - processor) / (time.perf_counter() - clock)
-        latencies = np.array(self._latencies) * 1000
-        return Traffic(self._seconds, dict(self._statuses), latencies, share, self._kept)
+        ended = self._read_clocks()
+        clock, ours, servers = (end - begin for begin, end in zip(self._began or ended, ended, strict=True))
+        return Traffic(
+            seconds=self._seconds,
+            statuses=dict(self._statuses),
+            latencies_ms=np.array(self._latencies) * 1000,
+            client_cpu_share=ours / clock if clock else 0.0,
+            server_cpu_us=servers * 1e6 / max(1, self._statuses.total() - self._statuses[UNSENT]),
+            kept=self._kept,
+        )
+
+    def _read_clocks(self) -> tuple[float, float, float]:
+        """Seconds of the clock, of this process and of the server's, with what that has started."""
+        family = [self._server, *self._server.children(recursive=True)] if self._server else []
+        servers = sum(sum(process.cpu_times()[:2]) for process in family)
+        return time.perf_counter(), time.process_time(), servers

@@ -330,8 +330,12 @@ def test_the_constant_server_answers_on_its_core_and_is_gone_afterwards() -> Non
         assert server.process.cpu_affinity() == [core]
         assert server.ready_seconds > 0.05
         assert server.rss_mb() > 10
-        traffic = measure_turns(server.port, [REQUEST], clients=4, seconds=0.3, warm_up_seconds=0.1)
+        pid = server.process.pid
+        traffic = measure_turns(
+            server.port, [REQUEST], clients=4, seconds=0.5, warm_up_seconds=0.1, server_pid=pid
+        )
         assert traffic.failed == 0
+        assert 1 < traffic.server_cpu_us < 5000
         assert traffic.answered > 10
     assert not psutil.pid_exists(server.process.pid)
 
@@ -360,9 +364,9 @@ def test_our_own_work_is_not_taken_for_that_of_others() -> None:
 
 
 def test_the_quieter_half_of_the_rounds_counts() -> None:
-    traffic = Traffic(1.0, {200: 1}, np.ones(1), 0.1, [])
+    traffic = Traffic(1.0, {200: 1}, np.ones(1), 0.1, 10.0, [])
     rounds = [
-        Round(others, InProcess(others, others), traffic, traffic, traffic, traffic)
+        Round(others, InProcess(others, others, 1.0, 1.0), traffic, traffic, traffic, traffic)
         for others in (0.9, 0.1, 0.5, 0.2, 0.7)
     ]
     figures = summarize_rounds(rounds)
