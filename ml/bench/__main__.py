@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import signal
 import statistics
@@ -44,7 +43,7 @@ from ml.bench.models import (
     models_of_store,
 )
 from ml.bench.processes import ROOT, BenchError, Cores, choose_cores, serving
-from ml.serve.settings import store_path
+from ml.serve.settings import parse_store
 from ml.serve.store import PointerError
 
 CACHE: Final = ROOT / "var" / "bench-inference"
@@ -243,9 +242,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _existing_store(url: str) -> Path:
     try:
-        path = store_path(url)
+        path = parse_store(url)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if isinstance(path, str):
+        raise argparse.ArgumentTypeError(
+            f"{url}: what is fetched over HTTP would be measured; copy the store here"
+        )
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is no folder: no store is there")
     return path
@@ -258,7 +261,6 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling is no part of a service's start
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
     sys.exit(main())

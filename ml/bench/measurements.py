@@ -90,9 +90,21 @@ class Bench:
 
     def serve(self) -> contextlib.AbstractContextManager[Server]:
         """Run the service over the store."""
-        return serving(self.cores.server, SERVICE, "--store", self.store.as_uri())
+        return serving(self.cores.server, SERVICE, *self.service_arguments)
 
-    def ask(self, name: str, server: Server, batches: Sequence[Sequence[str]], clients: int) -> Traffic:
+    @property
+    def service_arguments(self) -> tuple[str, ...]:
+        """One process of it, on the store that is measured."""
+        return ("--workers", "1", "--store", self.store.as_uri())
+
+    def ask(
+        self,
+        name: str,
+        server: Server,
+        batches: Sequence[Sequence[str]],
+        clients: int,
+        may_refuse: bool = False,
+    ) -> Traffic:
         """Let clients ask for predictions of batches of texts, in turns."""
         traffic = run_on_core(
             self.cores.client,
@@ -104,7 +116,8 @@ class Bench:
             server_pid=server.process.pid,
         )
         self.note(name, traffic)
-        self.not_answered += traffic.failed
+        if not may_refuse:
+            self.not_answered += traffic.failed
         if not traffic.answered:
             raise BenchError(f"{name}: no request was answered with 200, but {traffic.statuses}")
         return traffic
@@ -235,11 +248,8 @@ def measure_short(bench: Bench, service: Server) -> dict[str, Any]:
 def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
     """Offer OFFERED times the capacity for some seconds; see `ask_at_rate` for how."""
     singles = [[review] for review in bench.reviews]
-    found = {clients: bench.ask("capacity", service, singles, clients) for clients in CAPACITY_CLIENTS}
-    capacity = max(traffic.rate for traffic in found.values())
-    # More clients than it needs would only wait longer; the fewest that fill it say what its latency is then.
-    clients = next(clients for clients, traffic in found.items() if traffic.rate >= 0.95 * capacity)
-    p99_at_capacity = found[clients].percentile_ms(99)
+    clients, at_capacity = measure_capacity(bench, service, singles)
+    capacity, p99_at_capacity = at_capacity.rate, at_capacity.percentile_ms(99)
     traffic = run_on_core(
         bench.cores.client,
         measure_rate,
@@ -266,6 +276,21 @@ def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
         "statuses": name_statuses(traffic.statuses),
         "server_cpu_us": round(traffic.server_cpu_us, 1),  # a request that was sent, those refused among them
     }
+
+
+def measure_capacity(bench: Bench, service: Server, batches: Sequence[Sequence[str]]) -> tuple[int, Traffic]:
+    """Find how many clients fill the service, the fewest that do, and what they are answered.
+
+    Clients that are refused ask again at once, which is overload already; so those count of whom none is.
+    """
+    found: dict[int, Traffic] = {}
+    for clients in CAPACITY_CLIENTS:
+        traffic = bench.ask("capacity", service, batches, clients, may_refuse=True)
+        if traffic.failed and found:
+            break
+        found[clients] = traffic
+    most = max(traffic.rate for traffic in found.values())
+    return next((clients, traffic) for clients, traffic in found.items() if traffic.rate >= 0.95 * most)
 
 
 def name_statuses(statuses: Mapping[int, int]) -> dict[str, int]:
@@ -299,9 +324,7 @@ def measure_swaps(bench: Bench) -> Swaps | None:
 
 def measure_starts(bench: Bench) -> float:
     """Seconds from the service's process to its first "ready"."""
-    return measure_start(
-        bench.cores.server, SERVICE, "--store", bench.store.as_uri(), times=bench.plan.starts
-    )
+    return measure_start(bench.cores.server, SERVICE, *bench.service_arguments, times=bench.plan.starts)
 
 
 def measure_others(bench: Bench) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ from ml.bench.swaps import point_at
 from ml.bootstrap import read_bootstrap_corpus
 from ml.data import Dataset, Example, encode_dataset
 from ml.model_config import FIRST_NETWORK, ModelConfig
-from ml.serve.store import load_from_store, read_pointer
+from ml.serve.store import FolderStore
 from ml.text import split_of
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.training_config import FIRST_TRAINING, TrainingConfig
@@ -81,9 +81,9 @@ def keep_models(cache: Path, recipe: Recipe, report: Report) -> Models:
 
 def models_of_store(store: Path) -> Models:
     """Take a store's champion, and the one before it; raises PointerError or ArtifactError."""
-    pointer = read_pointer(store)
+    pointer = FolderStore(store).read_pointer()
     for digest in filter(None, (pointer.digest, pointer.previous)):
-        load_from_store(store, digest)
+        FolderStore(store).load(digest)
     return Models(store / "artifacts", pointer.digest, pointer.previous)
 
 

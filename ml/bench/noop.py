@@ -6,9 +6,8 @@ import argparse
 import json
 from typing import Any
 
-import uvicorn
-
 from ml.label_set import LABELS
+from ml.serve.server import ServerOptions, run_server
 
 _PREDICTION = {"label": LABELS[-1], "score": 0.912345, "probabilities": dict.fromkeys(LABELS, 0.333333)}
 _BODY = json.dumps({"model": "0" * 64, "predictions": [_PREDICTION]}).encode()
@@ -21,12 +20,20 @@ _HEADERS = [
 
 async def answer_constant(scope: Any, receive: Any, send: Any) -> None:
     """Read the whole request, as the service has to, and answer as long as it does for one text."""
-    if scope["type"] != "http":
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
         return
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": _BODY})
+
+
+async def _live(receive: Any, send: Any) -> None:
+    """Say that starting and stopping have been done: there is nothing to do."""
+    for ended in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+        await receive()
+        await send({"type": ended})
 
 
 def main() -> None:
@@ -36,16 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
-    uvicorn.run(
-        answer_constant,
-        host="127.0.0.1",
-        port=options.port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=20,
-    )
+    run_server(answer_constant, ServerOptions("127.0.0.1", options.port))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60  # in which a server is ready
 STOP_SECONDS = 30  # between SIGTERM and SIGKILL; a server first answers what it has taken
 
+# Compiling is no part of a service's start, and a token would have to be sent with every request.
+NOT_INHERITED = frozenset({"PYTHONDONTWRITEBYTECODE", "INFERENCE_TOKEN"})
+
 
 class BenchError(Exception):
     """Something cannot be measured; says what and what to do."""
@@ -111,7 +114,7 @@ def serving(core: int, module: str, *arguments: str) -> Iterator[Server]:
     """Run `python -m module --port … arguments` on one core, from when it is ready; raises BenchError if it is not."""
     port = find_free_port()
     command = [sys.executable, "-m", module, "--port", str(port), *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
         process = psutil.Popen(
