@@ -26,7 +26,6 @@ from ml.bench.measurements import (
     QUICK,
     Bench,
     Plan,
-    measure_others,
     measure_overload,
     measure_round,
     measure_short,
@@ -150,8 +149,6 @@ def _measure_all(bench: Bench, *, skip_swaps: bool, soak_requests: int) -> dict[
             rounds.append(measure_round(bench, service, noop))
         bench.report("short texts")
         short = measure_short(bench, service)
-        bench.report("SnowNLP, and the network in torch")
-        others = measure_others(bench)
         bench.report("overload")
         overload = measure_overload(bench, service)
         rss_mb = service.rss_mb()
@@ -169,17 +166,10 @@ def _measure_all(bench: Bench, *, skip_swaps: bool, soak_requests: int) -> dict[
         "overload": overload,
         "cold_start_s": round(cold_start_s, 3),
         "rss_mb": round(rss_mb, 1),
-        **others,
-        "speedup_vs_snownlp": _speedup(figures, others["snownlp_texts_per_s"]),
-        "speedup_vs_torch_eager": _speedup(figures, others["torch_eager_texts_per_s"]),
         "short": short,
         "swaps": {name: round(value, 3) for name, value in asdict(swaps).items()} if swaps else None,
         "soak": soaked,
     }
-
-
-def _speedup(figures: dict[str, Any], other: float | None) -> float | None:
-    return round(figures["batch64_texts_per_s"] / other, 1) if other else None
 
 
 def describe_model(bench: Bench) -> dict[str, Any]:

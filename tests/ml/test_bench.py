@@ -366,13 +366,15 @@ def test_our_own_work_is_not_taken_for_that_of_others() -> None:
 def test_the_quieter_half_of_the_rounds_counts() -> None:
     traffic = Traffic(1.0, {200: 1}, np.ones(1), 0.1, 10.0, [])
     rounds = [
-        Round(others, InProcess(others, others, 1.0, 1.0), traffic, traffic, traffic, traffic)
-        for others in (0.9, 0.1, 0.5, 0.2, 0.7)
+        Round(others, InProcess(others, others, 1.0, 1.0), *[traffic] * 4, snownlp, 16.0)
+        for others, snownlp in ((0.9, 2.0), (0.1, 2.0), (0.5, 4.0), (0.2, None), (0.7, 2.0))
     ]
     figures = summarize_rounds(rounds)
     assert [found.others_cpu_cores for found in choose_quiet(rounds)] == [0.1, 0.2, 0.5]
     assert figures["in_process"]["single_rps"] == 0.2
     assert figures["rounds"]["others_cpu_cores"] == [0.1, 0.2, 0.5]
+    assert (figures["torch_eager_texts_per_s"], figures["speedup_vs_torch_eager"]) == (16.0, 4.0)
+    assert (figures["snownlp_texts_per_s"], figures["speedup_vs_snownlp"]) == (3.0, 24.0)
 
 
 def test_a_busy_client_spoils_a_figure_unless_it_only_hid_how_fast_constants_are() -> None:
@@ -467,7 +469,7 @@ def test_the_last_line_is_json_with_every_figure_and_the_store_is_left_as_it_was
     assert figures["answers_wrong"] == figures["requests_not_answered"] == 0
     assert figures["swaps"]["swaps"] == 3
     assert figures["swaps"]["failed"] == figures["swaps"]["mixed"] == 0
-    assert figures["overload"]["offered_x"] == pytest.approx(3, rel=0.2)
+    assert figures["overload"]["offered_x"] == pytest.approx(3, rel=0.3)  # of a capacity measured twice
     assert figures["soak"]["failed"] == 0
     assert len(figures["soak"]["rss_mb"]) == 20
     assert figures["model"]["digest"] == tiny.artifact.digest
