@@ -7,14 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
+from ml.export import export_artifact
 from ml.label_set import LABELS
+from ml.model import initial_parameters
+from ml.model_config import FIRST_NETWORK
 from ml.predict_command import main
+from ml.tokenizer import TokenizerSettings
+from ml.vocabulary import RESERVED, Vocabulary
 from tests.ml.conftest import ROOT, Store, TinyModel, wait_until
 
 COMMAND = [sys.executable, "-m", "ml.predict"]
@@ -86,6 +93,41 @@ def test_a_process_answers_with_the_champion_of_the_store_that_the_environment_n
     result = subprocess.run([*COMMAND, "很好看", b"\xff"], cwd=ROOT, capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stdout.decode().splitlines()[0].endswith("很好看")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the most that a process has held")
+def test_a_process_that_holds_a_model_of_the_demos_size_stays_below_200_mb(tmp_path: Path) -> None:
+    vocabulary = Vocabulary([*RESERVED, *(f"词{number}" for number in range(20_000))])
+    config = replace(FIRST_NETWORK, vocabulary_size=len(vocabulary))
+    written = export_artifact(
+        tmp_path,
+        weights={name: value.numpy() for name, value in initial_parameters(config, seed=1).items()},
+        config=config,
+        tokenizer=TokenizerSettings(),
+        vocabulary=vocabulary,
+        max_length=128,
+    )
+    code = """
+        import sys
+        from pathlib import Path
+        from ml.predict_command import main
+        texts = ["这本书很好看，" * 20] * 200
+        assert main(["--device", "cpu", "--artifact", sys.argv[1], *texts]) == 0
+        status = Path("/proc/self/status").read_text().splitlines()
+        print(*(line.split()[1] for line in status if line.startswith("VmHWM:")))
+        print(*{"safetensors", "torch", "onnx", "rich", "fastapi"} & set(sys.modules))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(written.path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    largest_kib, unneeded = result.stdout.splitlines()[-2:]
+    assert int(largest_kib) < 200 * 1024
+    assert unneeded == ""
 
 
 def test_a_file_becomes_a_csv_in_the_same_order(
