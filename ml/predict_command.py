@@ -112,12 +112,12 @@ def _open_artifact(options: argparse.Namespace) -> Artifact:
 
 
 def _open_champion(store_url: str) -> Artifact:
-    from ml.serve.settings import store_path
-    from ml.serve.store import PointerError, load_from_store, read_pointer
+    from ml.serve.settings import ServeSettings, parse_store
+    from ml.serve.store import PointerError, open_store
 
     try:
-        store = store_path(store_url)
-        return load_from_store(store, read_pointer(store).digest)
+        store = open_store(ServeSettings(parse_store(store_url)))
+        return store.load(store.read_pointer().digest)
     except (ValueError, PointerError) as error:
         raise CannotPredict(
             f"no champion to ask: {error}. `make demo` trains and promotes one into var/store; "
