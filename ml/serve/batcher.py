@@ -20,11 +20,10 @@ from ml.serve.metrics import ServiceMetrics
 log = logging.getLogger(__name__)
 
 STEP_SECONDS: Final = 0.008  # that a batch of several requests may take, as estimated
-_SOLE_STEP_CHARACTERS: Final = (
-    16_384  # of a batch that holds one request: nobody else waits, but health checks may
-)
+_SOLE_STEP_COST: Final = 8_192  # of a batch that holds one request: nobody else waits, but health checks may
 _TEXT_COST: Final = 16  # of a text beside its characters, in characters
 _MOST_CHARACTERS: Final = 1_000  # of a text that cost the model anything
+_CUTTING_COST: Final = 0.15  # of a character beyond them, which is only cut into words
 _FIRST_SECONDS_PER_COST: Final = 4e-6  # until something was measured
 _WEIGHT: Final = 0.1  # of the newest measurement
 # Turns of the event loop between two batches, so that answers are sent and requests that have arrived are read: in
@@ -165,7 +164,7 @@ class Batcher:
         together = [work for work in waiting if work.predictor is waiting[0].predictor][:BATCH_TEXTS]
         if not together:
             return []
-        room = STEP_SECONDS / self._seconds_per_cost if len(together) > 1 else _SOLE_STEP_CHARACTERS
+        room = STEP_SECONDS / self._seconds_per_cost if len(together) > 1 else _SOLE_STEP_COST
         stops = _fair_stops(together, room)
         shares = []
         for work, stop in zip(together, stops, strict=True):
@@ -226,7 +225,8 @@ def _hand_over(work: Work, part: Probabilities) -> None:
 
 def _cost(text: str) -> float:
     """Say what a text costs, as far as one can know before it is cut into words."""
-    return _TEXT_COST + min(len(text), _MOST_CHARACTERS)
+    beyond = max(0, len(text) - _MOST_CHARACTERS)
+    return _TEXT_COST + len(text) - beyond + _CUTTING_COST * beyond
 
 
 def _fair_stops(works: Sequence[Work], room: float) -> list[int]:

@@ -208,12 +208,13 @@ def test_pipelined_requests_are_answered_in_order(serve_here: ServeHere) -> None
 def test_a_client_that_leaves_before_its_answer_gives_back_its_place(serve_here: ServeHere) -> None:
     with serve_here() as served:
         large = json.dumps({"texts": ["很好看，强烈推荐" * 1000] * 256}).encode()
+        admission = served.gateway.service.admission
         with served.connect() as client:
             client.sendall(request(large))
-            time.sleep(0.2)
-        admission = served.gateway.service.admission
+            while admission.under_way == 0:
+                time.sleep(0.001)
         wait_until(lambda: admission.under_way == 0, "its work is dropped")
-        assert 'reason="abandoned"} 1.0' in served.figures()
+        wait_until(lambda: 'reason="abandoned"} 1.0' in served.figures(), "that is counted")
         assert httpx.post(f"{served.url}/v1/predict", content=BODY).status_code == 200
 
 
