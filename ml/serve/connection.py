@@ -133,6 +133,9 @@ class GuardedConnection(HttpToolsProtocol):
             self.guard.admission.enter(units)
             scope[ADMITTED_UNITS] = units
         super().on_message_complete()
+        if not self.pipeline:
+            # A large body has paused reading, and a client that leaves is only seen where something is read.
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """The answer is out: go on with what the client sent meanwhile, or wait for more, without a timer."""
