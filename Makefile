@@ -1,7 +1,7 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
-	test lint screenshots messages clean distclean
+	test e2e e2e-load lint screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -22,6 +22,9 @@ help:
 	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
 	@echo '  make experiment-noniid   the strategies on non-IID data (CORPUS=zip; QUICK=1: minutes); report in docs/experiments'
 	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
+	@echo '  make e2e          the whole system on the cluster that KUBECONFIG names, which is filled and emptied;'
+	@echo '                    OVERLAY=local REGISTRY=registry:5000 TAG=1.0, E2E_KEEP=1 leaves it standing'
+	@echo '  make e2e-load     inference at 1, 2 and 4 replicas on that cluster, with a plot in var/e2e'
 	@echo '  make lint         ruff, mypy and the import contracts'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
 	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
@@ -73,10 +76,22 @@ setup-test:
 # speaks to a database, a cache or a broker: ml and federated know of none.
 test: setup-test
 	@first=0; second=0; \
-	$(VENV_PYTHON) -m pytest -m "not servers" $(ARGS) || first=$$?; \
+	$(VENV_PYTHON) -m pytest -m "not servers and not e2e" $(ARGS) || first=$$?; \
 	$(VENV_PYTHON) -m tests.servers -- $(VENV_PYTHON) -m pytest -m "not browser and not flow" \
-		--ignore tests/federated --ignore tests/ml $(ARGS) || second=$$?; \
+		--ignore tests/federated --ignore tests/ml --ignore tests/e2e $(ARGS) || second=$$?; \
 	exit $$((first ? first : second))
+
+# Against whatever cluster KUBECONFIG names; images are there already (make images PUSH=1, or loaded into the nodes).
+# Needs kubectl and what the tests import; no database, browser or root.
+e2e:
+	@infra/setup/install.sh test
+	@E2E=1 OVERLAY="$(OVERLAY)" REGISTRY="$(REGISTRY)" TAG="$(TAG)" \
+		$(VENV_PYTHON) -m pytest tests/e2e/test_system.py -s -v -p no:cacheprovider $(ARGS)
+
+e2e-load:
+	@infra/setup/install.sh test
+	@E2E=1 E2E_LOAD=1 OVERLAY="$(OVERLAY)" REGISTRY="$(REGISTRY)" TAG="$(TAG)" \
+		$(VENV_PYTHON) -m pytest tests/e2e/test_load.py -s -v -p no:cacheprovider $(ARGS)
 
 lint: setup-test
 	@$(VENV_PYTHON) -m ruff check

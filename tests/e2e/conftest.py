@@ -1,0 +1,120 @@
+"""The whole system on the cluster that KUBECONFIG names, deployed once for all tests and taken away afterwards.
+
+Settings, from the environment: OVERLAY (local), REGISTRY and TAG of images that the nodes can pull or have, E2E_SECONDS
+(a factor for all waits, 1), E2E_KEEP=1 to leave the system standing, E2E_REUSE=1 to use one that stands.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, ClusterError, say
+from tests.e2e.system import BLOG, TRAINING, System
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@dataclass
+class Story:
+    """What has held so far: a test that needs what failed before says so instead of failing for another reason."""
+
+    held: set[str] = field(default_factory=set)
+
+    def tells(self, chapter: str) -> None:
+        self.held.add(chapter)
+
+    def needs(self, *chapters: str) -> None:
+        missing = [chapter for chapter in chapters if chapter not in self.held]
+        if missing:
+            pytest.skip(f"needs what failed or was not run: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def story() -> Story:
+    return Story()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    if os.environ.get("E2E") != "1":
+        pytest.skip("needs a cluster; run `make e2e` with KUBECONFIG set")
+    if shutil.which("kubectl") is None:
+        pytest.fail("kubectl is not installed")
+    cluster = Cluster()
+    try:
+        say(
+            f"cluster: {cluster.kubectl('version', '-o', 'yaml', seconds=20).count('gitVersion')} versions told"
+        )
+    except ClusterError as error:
+        pytest.fail(f"no cluster answers: {error}\nSet KUBECONFIG to one that may be filled and emptied.")
+    return cluster
+
+
+def make(target: str, *arguments: str) -> str:
+    """A make target with the settings of this test run; gives its standard output."""
+    settings = [
+        f"{name}={os.environ[name]}" for name in ("OVERLAY", "REGISTRY", "TAG") if os.environ.get(name)
+    ]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-s", target, *settings, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    if done.returncode != 0:
+        pytest.fail(
+            f"make {target} {' '.join(settings)} ended with {done.returncode}; what it said stands above"
+        )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def system(cluster: Cluster) -> Iterator[System]:
+    """Deploy everything; afterwards nothing of it is left."""
+    standing = [name for name in (BLOG, TRAINING) if cluster.kubectl("get", "ns", name, "--ignore-not-found")]
+    if standing and os.environ.get("E2E_REUSE") != "1":
+        pytest.fail(
+            f"the cluster has {', '.join(standing)} already. These tests delete everything in them when they are "
+            "done: remove them first, or set E2E_REUSE=1 to test what stands."
+        )
+    try:
+        if not standing:
+            make("secrets")
+            make("deploy")
+        with cluster.forward(BLOG, "service/gateway", 80) as gateway:
+            yield System(cluster, gateway)
+    finally:
+        if os.environ.get("E2E_KEEP") != "1":
+            remove_everything(cluster)
+
+
+def remove_everything(cluster: Cluster) -> None:
+    say("removing everything")
+    manifests = make("manifests")
+    cluster.kubectl(
+        "delete",
+        "-f",
+        "-",
+        "--ignore-not-found",
+        "--wait=true",
+        "--timeout=600s",
+        given=manifests,
+        seconds=620,
+    )

@@ -1,0 +1,1 @@
+"""Programs that run inside pods: their text is sent to a Python there."""

@@ -1,0 +1,54 @@
+"""Runs in a trainer's pod: what can be reached from there? Prints a JSON object.
+
+Arguments: a JSON object {"connect": {name: [host, port]}, "fetch": {name: URL}}. A connection is "open", or the error's
+name; of a URL the status or the error's name is told.
+"""
+
+import json
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+
+SECONDS = 5
+
+
+def connect(host, port):
+    try:
+        socket.create_connection((host, port), SECONDS).close()
+    except OSError as error:
+        return type(error).__name__
+    return "open"
+
+
+def fetch(url):
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__
+
+
+def may_write(path):
+    try:
+        open(os.path.join(path, "written"), "w").close()
+    except OSError as error:
+        return type(error).__name__
+    return "written"
+
+
+asked = json.loads(sys.argv[1])
+print(
+    json.dumps(
+        {
+            "connect": {name: connect(*address) for name, address in asked["connect"].items()},
+            "fetch": {name: fetch(url) for name, url in asked["fetch"].items()},
+            "write": {path: may_write(path) for path in asked["write"]},
+            "files": sorted(os.listdir("/data")),
+            "api_token": os.path.exists("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        }
+    )
+)
