@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.contrib.sitemaps import views as sitemaps
 from django.urls import include, path
 
 from blog_site import health
+from blog_site.articles.sitemaps import SITEMAPS
 
 urlpatterns = [
     path("livez", health.livez),
@@ -13,6 +15,13 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("blog_site.api.urls")),
     path("i18n/", include("django.conf.urls.i18n")),
+    path(
+        "sitemap.xml",
+        sitemaps.index,
+        {"sitemaps": SITEMAPS, "sitemap_url_name": "sitemap"},
+        name="sitemap_index",
+    ),
+    path("sitemap-<section>.xml", sitemaps.sitemap, {"sitemaps": SITEMAPS}, name="sitemap"),
     path("", include("blog_site.users.urls")),
     path("", include("blog_site.comments.urls")),
     path("", include("blog_site.articles.urls")),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from django.utils.dateparse import parse_datetime
 from rest_framework.exceptions import NotFound
-from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.pagination import Cursor, CursorPagination, PageNumberPagination
 from rest_framework.request import Request
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,3 +55,11 @@ class ById(CheckedCursorPagination):
 
     def is_position(self, position: str) -> bool:
         return position.isascii() and position.isdigit() and len(position) < 19
+
+
+class BestFirst(PageNumberPagination):
+    """By number: what a query found has an end, and an order that no column gives."""
+
+    page_size = 20
+    page_size_query_param = "page_size"
+    max_page_size = 100

@@ -17,6 +17,7 @@ urlpatterns = [
     path("categories/", views.CategoryList.as_view(), name="categories"),
     path("tags/", views.TagList.as_view(), name="tags"),
     path("auth/token/", views.ObtainToken.as_view(), name="token"),
+    path("search/", views.ArticleSearch.as_view(), name="search"),
     path("schema/", views.Schema.as_view(), name="schema"),
     re_path("", unknown_address),  # whatever else begins with /api/v1/
 ]

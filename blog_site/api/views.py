@@ -7,22 +7,31 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
+from django.utils.translation import gettext as _
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework import generics, status
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.authtoken.models import Token
+from rest_framework.exceptions import ValidationError
 from rest_framework.permissions import AllowAny, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
+from blog_site.articles.search import search_articles
 from blog_site.comments import services
 from blog_site.comments.models import Comment, CommentQuerySet
 from blog_site.labels.models import Label
 
 from .errors import handle_exception
-from .pagination import ById, NewestArticlesFirst, OldestCommentsFirst
+from .pagination import BestFirst, ById, NewestArticlesFirst, OldestCommentsFirst
 from .parsers import ShallowJSONParser
 from .permissions import IsAuthorOrReads
 from .serializers import (
@@ -72,6 +81,33 @@ class ArticleList(ApiView, generics.ListAPIView[Article]):
 
     def get_queryset(self) -> ArticleQuerySet:
         return Article.objects.published().with_people().defer("body_markdown", "body_html")
+
+
+@extend_schema(
+    summary="Articles that hold all words of a query, best first; 200 at most",
+    parameters=[
+        OpenApiParameter(
+            "q",
+            str,
+            required=True,
+            description="Words or parts of Chinese words, all to be found",
+            examples=[
+                OpenApiExample("Chinese", value="豆腐"),
+                OpenApiExample("Two words", value="django 博客"),
+            ],
+        )
+    ],
+    responses={200: ArticleSummarySerializer(many=True), **_errors(400, 404)},
+)
+class ArticleSearch(ApiView, generics.ListAPIView[Article]):
+    serializer_class = ArticleSummarySerializer
+    pagination_class = BestFirst
+
+    def get_queryset(self) -> ArticleQuerySet:
+        query = self.request.query_params.get("q", "").strip()
+        if not query:
+            raise ValidationError({"q": [_("要找什么？例如 ?q=豆腐")]})
+        return search_articles(query).with_people().defer("body_markdown", "body_html")
 
 
 @extend_schema(summary="A published article", responses={200: ArticleSerializer, **_errors(404)})

@@ -108,3 +108,20 @@ class Article(models.Model):
             and self.published_at is not None
             and self.published_at <= timezone.now()
         )
+
+
+class SearchEntry(models.Model):
+    """An article's words as `search` makes them; the full-text indexes over them are made by a migration."""
+
+    article = models.OneToOneField(
+        Article, on_delete=models.CASCADE, primary_key=True, related_name="search_entry"
+    )
+    title_words = models.TextField()
+    all_words = models.TextField()  # of title, summary and body
+
+    class Meta:
+        verbose_name = _("搜索条目")
+        verbose_name_plural = _("搜索条目")
+
+    def __str__(self) -> str:
+        return str(self.article_id)

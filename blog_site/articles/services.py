@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 
 from .models import Article, Tag
+from .search import index_article
 
 ALLOWED_TAGS = {
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol",
@@ -71,6 +72,7 @@ def save_article(*, article: Article, tags: Sequence[str]) -> Article:
     with transaction.atomic():
         _save_under_free_slug(article)
         article.tags.set([find_or_make_tag(name=name) for name in names])
+        index_article(article)
     return article
 
 
@@ -78,7 +80,9 @@ def publish_article(*, article: Article) -> Article:
     """Show an article to everybody; publishing it again keeps the date of the first time."""
     article.status = Article.Status.PUBLISHED
     _date_publication(article)
-    article.save(update_fields=["status", "published_at", "updated_at"])
+    with transaction.atomic():
+        article.save(update_fields=["status", "published_at", "updated_at"])
+        index_article(article)
     return article
 
 

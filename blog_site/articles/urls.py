@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from . import views
+from .feeds import ArticleFeed, AuthorFeed, CategoryFeed
 
 app_name = "articles"
 
@@ -14,6 +15,12 @@ urlpatterns = [
     path("categories/<str:slug>/", views.category, name="category"),
     path("tags/<str:slug>/", views.tag, name="tag"),
     path("authors/<str:username>/", views.author, name="author"),
+    path("archive/", views.archive, name="archive"),
+    path("feed.atom", ArticleFeed(), name="feed"),
+    path("categories/<str:slug>/feed.atom", CategoryFeed(), name="category_feed"),
+    path("authors/<str:username>/feed.atom", AuthorFeed(), name="author_feed"),
+    path("robots.txt", views.robots, name="robots"),
+    path("search/", views.search, name="search"),
     path("write/", views.write, name="write"),
     path("mine/", views.mine, name="mine"),
 ]

@@ -9,6 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
@@ -19,6 +20,7 @@ from .echo import Echo, listen
 from .forms import ArticleForm
 from .models import Article, ArticleQuerySet, Category, Tag
 from .pages import article_context
+from .search import MAX_QUERY_CHARACTERS, MAX_RESULTS, highlight, make_snippet, read_html, search_articles
 from .services import render_markdown, save_article
 
 ARTICLES_PER_PAGE = 10
@@ -49,6 +51,60 @@ def author(request: HttpRequest, username: str) -> HttpResponse:
     author = get_object_or_404(User, username=username)
     articles = Article.objects.published().filter(author=author)
     return _render_list(request, "articles/author.html", articles, author=author)
+
+
+@require_safe
+def search(request: HttpRequest) -> HttpResponse:
+    query = " ".join(request.GET.get("q", "").split())[:MAX_QUERY_CHARACTERS]
+    page = Paginator(search_articles(query).with_people(), ARTICLES_PER_PAGE).get_page(
+        request.GET.get("page")
+    )
+    echoes = listen(page.object_list)
+    hits = [
+        {
+            "article": article,
+            "title": highlight(article.title, query),
+            "snippet": highlight(make_snippet(_plain_text(article), query), query),
+            "echo": echoes.get(article.pk, Echo()),
+        }
+        for article in page.object_list
+    ]
+    return render(
+        request,
+        "articles/search.html",
+        {"query": query, "page": page, "hits": hits, "many": page.paginator.count >= MAX_RESULTS},
+    )
+
+
+@require_safe
+def archive(request: HttpRequest) -> HttpResponse:
+    """Every article's title under its month, a year at a time."""
+    years = [
+        moment.year for moment in Article.objects.published().datetimes("published_at", "year", order="DESC")
+    ]
+    asked = request.GET.get("year", "")
+    year = int(asked) if asked.isdecimal() and int(asked) in years else next(iter(years), None)
+    articles = (
+        Article.objects.published().filter(published_at__year=year).only("slug", "title", "published_at")
+    )
+    return render(
+        request,
+        "articles/archive.html",
+        {"years": years, "year": year, "articles": articles if years else []},
+    )
+
+
+@require_safe
+def robots(request: HttpRequest) -> HttpResponse:
+    closed = "".join(f"Disallow: {path}\n" for path in ("/admin/", "/api/", "/search/", "/write/", "/mine/"))
+    sitemap = request.build_absolute_uri(reverse("sitemap_index"))
+    return HttpResponse(
+        f"User-agent: *\n{closed}\nSitemap: {sitemap}\n", content_type="text/plain; charset=utf-8"
+    )
+
+
+def _plain_text(article: Article) -> str:
+    return " ".join(filter(None, [article.summary, read_html(article.body_html)]))
 
 
 @login_required

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from blog_site.articles.models import Article, Category, SearchEntry
+from blog_site.articles.search import highlight, make_snippet, make_words, parse_query, search_articles
+from blog_site.articles.services import publish_article, save_article
+from tests.blog import make_user
+
+# InnoDB's full-text index knows what was committed only.
+in_database = pytest.mark.django_db(transaction=True)
+
+
+def write(title: str, body: str = "正文。", *, status: str = Article.Status.PUBLISHED) -> Article:
+    category, _ = Category.objects.get_or_create(slug="food", defaults={"name": "美食"})
+    author = make_user(f"author-{Article.objects.count()}")
+    article = Article(title=title, body_markdown=body, category=category, author=author, status=status)
+    return save_article(article=article, tags=[])
+
+
+def found(query: str) -> list[str]:
+    return [article.title for article in search_articles(query)]
+
+
+QUERIES = {
+    "处理": "待处理的豆腐",
+    "待处理": "待处理的豆腐",
+    "豆腐": "待处理的豆腐",
+    "腐": "待处理的豆腐",
+    "待": "待处理的豆腐",
+    "理的豆": "待处理的豆腐",
+    "django": "用 Django 写博客",
+    "DJANGO": "用 Django 写博客",
+    "djan": "用 Django 写博客",
+    "用 博客": "用 Django 写博客",
+    "a 计": "A 计划",
+    "of": "Out of Africa 读后",
+    "2026": "2026 年的菜单",
+    "café": "一家 Café",
+    "𠮷野": "𠮷野家的牛肉饭",
+}
+# No words at all, or the operators of some database: words like others, which nobody has written here.
+FINDING_NOTHING = (
+    "", " ", "！？。", "%", '"', "*", "+", "😀", "'; DROP TABLE x; --🙂", "理处", "NOT", "a AND", "NEAR(a b)", "a* OR",
+    '"x', "-a x", "(x", "~b <c >d @4", "w" * 500,
+)  # fmt: skip
+
+
+@in_database
+def test_a_query_finds_its_article_and_no_other() -> None:
+    for title in dict.fromkeys(QUERIES.values()):
+        write(title, "别无他话")
+
+    assert {query: found(query) for query in QUERIES} == {query: [title] for query, title in QUERIES.items()}
+    assert [query for query in FINDING_NOTHING if found(query)] == []
+
+
+@in_database
+def test_characters_that_stand_apart_are_not_found_as_a_phrase() -> None:
+    write("处之泰然，理所当然", "处方；理由；待理处")
+
+    assert found("处理") == []
+
+
+@in_database
+def test_titles_outrank_bodies() -> None:
+    write("别的", "豆腐。" * 30)
+    write("嫩豆腐")
+    write("再一篇", "最后提到豆腐")
+
+    assert found("豆腐")[0] == "嫩豆腐"
+    assert set(found("豆腐")) == {"嫩豆腐", "别的", "再一篇"}
+
+
+@in_database
+def test_words_may_be_spread_over_title_summary_and_body() -> None:
+    write("嫩豆腐", "要用 **小火** 慢慢煎")
+
+    assert found("豆腐 小火") == ["嫩豆腐"]
+    assert found("豆腐 大火") == []
+
+
+@in_database
+def test_what_markup_cuts_in_two_is_found_whole() -> None:
+    write("标题", "这是**待**处理的")
+
+    assert found("待处理") == ["标题"]
+
+
+@in_database
+def test_the_index_follows_every_change() -> None:
+    article = write("嫩豆腐")
+    article.title = "老豆干"
+    save_article(article=article, tags=[])
+    assert (found("嫩豆腐"), found("豆干")) == ([], ["老豆干"])
+
+    article.status = Article.Status.DRAFT
+    save_article(article=article, tags=[])
+    assert found("豆干") == []
+    assert not SearchEntry.objects.exists()
+
+    publish_article(article=article)
+    assert found("豆干") == ["老豆干"]
+    article.delete()
+    assert found("豆干") == []
+
+
+@in_database
+def test_drafts_and_articles_of_tomorrow_are_not_found() -> None:
+    write("豆腐草稿", status=Article.Status.DRAFT)
+    tomorrow = write("明天的豆腐")
+    Article.objects.filter(pk=tomorrow.pk).update(published_at=timezone.now() + timedelta(days=1))
+
+    assert found("豆腐") == []
+
+
+def test_words_are_ascii_and_long_enough_for_any_index() -> None:
+    words = make_words("A 待处理 Café b2 ñ 𠮷 한국")
+
+    assert all(re.fullmatch(r"[a-z0-9]{3,84}", word) for word in words)
+
+
+def test_a_query_has_a_bounded_number_of_phrases() -> None:
+    assert len(parse_query("一 二 三 四 五 六 七 八 九 十 十一 十二")) == 8
+
+
+def test_hits_are_marked_and_everything_else_is_escaped() -> None:
+    assert highlight("<b>待处理</b> & 理", "处理") == "&lt;b&gt;待<mark>处理</mark>&lt;/b&gt; &amp; 理"
+    assert highlight("a<script>", "script") == "a&lt;<mark>script</mark>&gt;"
+    assert highlight("Django 与 MyDjango", "djan") == "<mark>Django</mark> 与 MyDjango"
+    assert highlight("<i>", "！") == "&lt;i&gt;"
+
+
+def test_a_snippet_shows_the_first_hit() -> None:
+    text = "前言。" * 60 + "这里有待处理的事" + "。后记" * 60
+
+    snippet = make_snippet(text, "处理")
+
+    assert "待处理" in snippet
+    assert snippet.startswith("…")
+    assert snippet.endswith("…")
+    assert len(snippet) <= 112
+    assert make_snippet("短", "没有") == "短"
