@@ -98,7 +98,8 @@ def read_tail(log: Path, lines: int = 20) -> str:
 def running_mariadb(folder: Path) -> Iterator[str]:
     """A MariaDB with one empty utf8mb4 database and a user who may make more; yields its DATABASE_URL."""
     server = find_program("mariadbd", "mysqld")
-    data, log = folder / "mariadb", folder / "mariadb.log"
+    data, log, temporary = folder / "mariadb", folder / "mariadb.log", folder / "mariadb-tmp"
+    temporary.mkdir()
     user = getpass.getuser()
     install = [
         find_program("mariadb-install-db", "mysql_install_db"),
@@ -126,6 +127,7 @@ def running_mariadb(folder: Path) -> Iterator[str]:
         "--no-defaults",
         f"--user={user}",
         f"--datadir={data}",
+        f"--tmpdir={temporary}",  # where it starts, a server deletes the temporary tables it finds: also another one's
         f"--socket={folder / 'mariadb.sock'}",
         f"--pid-file={folder / 'mariadb.pid'}",
         "--bind-address=127.0.0.1",
