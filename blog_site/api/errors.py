@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, JsonResponse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, status
 from rest_framework.response import Response
@@ -15,6 +17,7 @@ from rest_framework.serializers import as_serializer_error
 from rest_framework.views import exception_handler
 
 NO_FIELD = "non_field_errors"
+RETRY_AFTER_SECONDS = 5  # where the inference service does not say itself when it is back
 
 
 class PayloadTooLarge(exceptions.APIException):
@@ -25,6 +28,18 @@ class PayloadTooLarge(exceptions.APIException):
 
     def __init__(self) -> None:
         super().__init__(_("请求体最多 %(limit)d 字节") % {"limit": settings.DATA_UPLOAD_MAX_MEMORY_SIZE})
+
+
+class ModelAway(exceptions.APIException):
+    """The inference service gives no answer now; `wait` becomes Retry-After, in seconds."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = gettext_lazy("暂时联系不上模型")
+    default_code = "model_away"
+
+    def __init__(self, retry_after_seconds: float | None) -> None:
+        super().__init__()
+        self.wait = max(1, math.ceil(retry_after_seconds or RETRY_AFTER_SECONDS))
 
 
 def error_body(code: str, message: str, fields: dict[str, list[str]] | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.authtoken.serializers import AuthTokenSerializer
 
 from blog_site.articles.models import Article, Category, Tag
+from blog_site.comments.explanations import Explanation, Part
 from blog_site.comments.models import Comment, Prediction, Sentiment
 from blog_site.comments.text import CommentRejected, clean_comment_text
 from blog_site.labels.models import Label, Source
@@ -128,6 +129,37 @@ class CommentSerializer(serializers.ModelSerializer[Comment]):
     def get_label(self, comment: Comment) -> dict[str, Any] | None:
         label = best_label(comment.present_labels)
         return None if label is None else LabelSerializer(label).data
+
+
+class ExplanationPartSerializer(serializers.Serializer[Part]):
+    text = serializers.CharField()
+    side = serializers.SerializerMethodField(
+        help_text="What the part speaks for; null where it hardly matters"
+    )
+    level = serializers.IntegerField(help_text="How strongly, from 1 to 3; 0 where it hardly matters")
+    weight = serializers.SerializerMethodField(
+        help_text="By how much the log-odds of the label fall without this part"
+    )
+    score_without = serializers.SerializerMethodField(
+        help_text="The probability of the label without this part"
+    )
+
+    @extend_schema_field({"oneOf": [{"const": "for"}, {"const": "against"}, {"type": "null"}]})
+    def get_side(self, part: Part) -> str | None:
+        return part.side or None
+
+    def get_weight(self, part: Part) -> float | None:
+        return part.weight if part.side else None
+
+    def get_score_without(self, part: Part) -> float | None:
+        return part.score_without if part.side else None
+
+
+class ExplanationSerializer(serializers.Serializer[Explanation]):
+    model = serializers.CharField(help_text="Digest of the model that judged")
+    label = SentimentField()
+    score = serializers.FloatField()
+    parts = ExplanationPartSerializer(many=True, help_text="In order; together the whole text")
 
 
 class CredentialsSerializer(AuthTokenSerializer):

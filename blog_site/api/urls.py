@@ -14,6 +14,7 @@ urlpatterns = [
     path("articles/<str:slug>/", views.ArticleDetail.as_view(), name="article"),
     path("articles/<str:slug>/comments/", views.ArticleComments.as_view(), name="article_comments"),
     path("comments/<int:pk>/", views.CommentDetail.as_view(), name="comment"),
+    path("comments/<int:pk>/explanation/", views.CommentExplanation.as_view(), name="comment_explanation"),
     path("categories/", views.CategoryList.as_view(), name="categories"),
     path("tags/", views.TagList.as_view(), name="tags"),
     path("auth/token/", views.ObtainToken.as_view(), name="token"),

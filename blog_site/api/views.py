@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,18 +20,19 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework import generics, status
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.authtoken.models import Token
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import Throttled, ValidationError
 from rest_framework.permissions import AllowAny, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
 from blog_site.articles.search import search_articles
-from blog_site.comments import services
+from blog_site.comments import explanations, services
+from blog_site.comments.inference import InferenceError
 from blog_site.comments.models import Comment, CommentQuerySet
 from blog_site.labels.models import Label
 
-from .errors import handle_exception
+from .errors import ModelAway, handle_exception
 from .pagination import BestFirst, ById, NewestArticlesFirst, OldestCommentsFirst
 from .parsers import ShallowJSONParser
 from .permissions import IsAuthorOrReads
@@ -41,9 +43,12 @@ from .serializers import (
     CommentSerializer,
     CredentialsSerializer,
     ErrorSerializer,
+    ExplanationSerializer,
     TagSerializer,
     TokenSerializer,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def _errors(*codes: int) -> dict[int, OpenApiResponse]:
@@ -169,6 +174,49 @@ class CommentDetail(ApiView, generics.RetrieveDestroyAPIView[Comment]):
 
     def perform_destroy(self, instance: Comment) -> None:
         services.delete_comment(comment=instance)
+
+
+EXPLANATION_EXAMPLE = OpenApiExample(
+    "味道好，分量差",
+    value={
+        "model": "5f3c0a6c5b1f0f6d3f4e3b2a19080706f5e4d3c2b1a09f8e7d6c5b4a39281706",
+        "label": "positive",
+        "score": 0.9,
+        "parts": [
+            {"text": "味道", "side": None, "level": 0, "weight": None, "score_without": None},
+            {"text": "好", "side": "for", "level": 3, "weight": 2.0, "score_without": 0.549},
+            {"text": "，分量", "side": None, "level": 0, "weight": None, "score_without": None},
+            {"text": "差", "side": "against", "level": 2, "weight": -1.0, "score_without": 0.961},
+        ],
+    },
+    response_only=True,
+    status_codes=["200"],
+)
+
+
+@extend_schema(
+    summary="Why the model judges a comment as it does",
+    description="Its text in parts, and what each does to the judgement. 429 when one asks for too many new ones, 503 "
+    "while the model is away; Retry-After says when to come again.",
+    responses={200: ExplanationSerializer, **_errors(404, 429, 503)},
+    examples=[EXPLANATION_EXAMPLE],
+)
+class CommentExplanation(ApiView):
+    serializer_class = ExplanationSerializer
+
+    def get_queryset(self) -> CommentQuerySet:
+        return Comment.objects.seen_by(self.request.user).with_predictions()
+
+    def get(self, request: Request, pk: int) -> Response:
+        asker = explanations.name_asker(request.user, request.META.get("REMOTE_ADDR", ""))
+        try:
+            explanation = explanations.explain_comment(comment=self.get_object(), asker=asker)
+        except explanations.TooManyAsked as refusal:
+            raise Throttled(refusal.retry_after_seconds) from refusal
+        except InferenceError as error:
+            logger.warning("comment %s: not explained: %s", pk, error)
+            raise ModelAway(error.retry_after_seconds) from error
+        return Response(self.get_serializer(explanation).data)
 
 
 @extend_schema(summary="Categories", responses={200: CategorySerializer(many=True), **_errors(404)})

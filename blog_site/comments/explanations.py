@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
+
+from blog_site.users.models import User
 
 from .inference import PredictResponse, explain_text
 from .models import Comment
@@ -49,6 +52,7 @@ class Part:
 class Explanation:
     """A model's judgement of a text, and the whole text in parts, in order."""
 
+    model: str  # the digest of the one that judged
     label: str  # of `Sentiment`
     score: float
     parts: tuple[Part, ...]
@@ -75,7 +79,7 @@ def explain_comment(*, comment: Comment, asker: str) -> Explanation:
     prediction = comment.current_prediction()
     model = prediction.model_digest if prediction else ""
     # Of the text itself: its digest would be that of every text that reads the same, with words in other places.
-    key = f"explanation:{hashlib.sha256(comment.text.encode()).hexdigest()}:{model}"
+    key = f"explanation-of-model:{hashlib.sha256(comment.text.encode()).hexdigest()}:{model}"
     kept = cache.get(key)
     if kept is None:
         _count(asker)
@@ -83,6 +87,11 @@ def explain_comment(*, comment: Comment, asker: str) -> Explanation:
         kept = _to_keep(answer)
         cache.set(key, kept, KEPT_SECONDS if answer.model == model else KEPT_BRIEFLY_SECONDS)
     return _explanation(comment.text, kept)
+
+
+def name_asker(user: User | AnonymousUser, address: str) -> str:
+    """Say who asks. Readers behind one proxy that does not pass their addresses on count as one."""
+    return f"user {user.pk}" if user.is_authenticated else f"address {address}"
 
 
 def _count(asker: str) -> None:
@@ -101,12 +110,13 @@ def _to_keep(answer: PredictResponse) -> dict[str, Any]:
     """Give what is worth keeping, in plain types: what is kept outlives the classes of a release."""
     assert answer.explanations is not None
     spans = [[part.start, part.end, part.weight] for part in answer.explanations[0]]
-    return {"label": answer.predictions[0].label, "score": answer.predictions[0].score, "spans": spans}
+    judged = answer.predictions[0]
+    return {"model": answer.model, "label": judged.label, "score": judged.score, "spans": spans}
 
 
 def _explanation(text: str, kept: dict[str, Any]) -> Explanation:
     parts = tuple(_parts(text, kept["spans"], kept["score"]))
-    return Explanation(label=kept["label"], score=kept["score"], parts=parts)
+    return Explanation(model=kept["model"], label=kept["label"], score=kept["score"], parts=parts)
 
 
 def _parts(text: str, spans: Sequence[tuple[int, int, float]], score: float) -> Iterator[Part]:

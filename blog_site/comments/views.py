@@ -65,8 +65,9 @@ def explain_comment(
     comments = Comment.objects.seen_by(request.user).with_predictions().select_related("article")
     comment = get_object_or_404(comments, pk=comment_id)
     page = {"comment": comment}
+    asker = explanations.name_asker(request.user, request.META.get("REMOTE_ADDR", ""))
     try:
-        explanation = explanations.explain_comment(comment=comment, asker=_asker(request))
+        explanation = explanations.explain_comment(comment=comment, asker=asker)
     except explanations.TooManyAsked as refusal:
         response = render(request, template, page | {"too_many": True}, status=429)
         response["Retry-After"] = str(refusal.retry_after_seconds)
@@ -75,10 +76,3 @@ def explain_comment(
         logger.warning("comment %s: not explained: %s", comment_id, error)
         return render(request, template, page | {"away": True}, status=503)
     return render(request, template, page | {"explanation": explanation})
-
-
-def _asker(request: HttpRequest) -> str:
-    """Say who asks. Readers behind one proxy that does not pass their addresses on count as one."""
-    if request.user.is_authenticated:
-        return f"user {request.user.pk}"
-    return f"address {request.META.get('REMOTE_ADDR', '')}"

@@ -29,6 +29,7 @@ def test_the_schema_is_served_and_names_every_address(client) -> None:
         "/api/v1/articles/{slug}/": {"get"},
         "/api/v1/articles/{slug}/comments/": {"get", "post"},
         "/api/v1/comments/{id}/": {"get", "delete"},
+        "/api/v1/comments/{id}/explanation/": {"get"},
         "/api/v1/categories/": {"get"},
         "/api/v1/search/": {"get"},
         "/api/v1/tags/": {"get"},
