@@ -99,6 +99,7 @@ class Aggregator:
         self._min_sites = min_sites if min_sites is not None else len(spec.sites) // 2 + 1
         self._network = replace(FIRST_NETWORK, **spec.network)
         self._champion = self._load_champion()
+        self._start = self._choose_start()
         self._changed = threading.Condition()
         self._joined: set[str] = set()
         self._token_counts: Counter[str] = Counter()  # of all sites together, until the vocabulary is made
@@ -118,9 +119,7 @@ class Aggregator:
         self._vocabulary: Vocabulary
         self.records: list[RoundRecord] = []
         self._pause = ""  # what the run waits for, while too few sites answer
-        self.config = configure_training(
-            spec.training, first=spec.champion_digest is None, rounds=spec.rounds
-        )
+        self.config = configure_training(spec.training, first=self._start is None, rounds=spec.rounds)
         self._strategy = STRATEGIES[self.config.strategy]
 
     def _load_champion(self) -> Artifact | None:
@@ -128,10 +127,17 @@ class Aggregator:
             return None
         return load_artifact(self._store.artifact(self.spec.champion_digest), self.spec.champion_digest)
 
-    def tokenizer(self) -> TokenizerSettings:
-        if self._champion is not None:
-            return self._champion.tokenizer
+    def _choose_start(self) -> Artifact | None:
+        """The champion, unless it reads other tokens than are wanted; None trains from scratch."""
+        if self._champion is None or not self.spec.tokenizer:
+            return self._champion
+        return self._champion if self._champion.tokenizer == self._wanted_tokenizer() else None
+
+    def _wanted_tokenizer(self) -> TokenizerSettings:
         return TokenizerSettings.from_json({**TokenizerSettings().to_json(), **self.spec.tokenizer})
+
+    def tokenizer(self) -> TokenizerSettings:
+        return self._wanted_tokenizer() if self._start is None else self._start.tokenizer
 
     # -- What sites ask ------------------------------------------------------------------------------------------
 
@@ -284,6 +290,7 @@ class Aggregator:
                 tokenizer=self.tokenizer(),
                 vocabulary=self._vocabulary,
                 champion=self._champion,
+                start=self._start,
                 rounds=self.records,
             )
         except (ArtifactError, StoreError, OSError) as error:
@@ -357,21 +364,21 @@ class Aggregator:
 
     def _draw_start(self) -> None:
         counts, self._token_counts = self._token_counts, Counter()
-        base = None if self._champion is None else self._champion.vocabulary
+        base = None if self._start is None else self._start.vocabulary
         self._vocabulary = build_vocabulary(
             counts,
             max_size=self.spec.vocabulary.get("max_size", VOCABULARY_MAX_SIZE),
             min_count=self.spec.vocabulary.get("min_count", VOCABULARY_MIN_COUNT),
             base=base,
         )
-        if self._champion is None:
+        if self._start is None:
             self._model_config = replace(self._network, vocabulary_size=len(self._vocabulary))
             parameters = initial_parameters(self._model_config, self.config.seed + self.spec.seed)
         else:
-            weights = {name: torch.from_numpy(value.copy()) for name, value in self._champion.weights.items()}
+            weights = {name: torch.from_numpy(value.copy()) for name, value in self._start.weights.items()}
             self._model_config, parameters = extend_vocabulary(
                 weights,
-                self._champion.network,
+                self._start.network,
                 len(self._vocabulary),
                 self.config.seed + self.spec.seed,
             )

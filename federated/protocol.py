@@ -198,17 +198,20 @@ class RunSpec:
     store_url: str
     sites: Mapping[str, SiteSpec]
     heldout_digest: str  # the held-out samples that candidate and champion are compared on
-    champion_digest: str | None  # the artifact to go on from; None trains from scratch
+    champion_digest: (
+        str | None
+    )  # the artifact to go on from, and to be judged beside; None trains from scratch
     rounds: int | None  # None takes what the training configuration says
     deadline_seconds: float  # of all rounds together
     seed: int = 0
     # What differs from the usual training configuration, by the names of its fields, e.g. {"strategy": "fedavg"}.
     training: Mapping[str, Any] = field(default_factory=dict)
-    # The same for a first training's network, for its tokenizer, e.g. {"kind": "characters"}, and for its vocabulary:
-    # {"max_size", "min_count"}.
+    # The same for a first training's network, and for its vocabulary: {"max_size", "min_count"}.
     network: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: Mapping[str, int] = field(default_factory=dict)
+    # The same for its tokenizer, e.g. {"kind": "characters"}. Where the champion has another one, its weights are of
+    # no use: the run trains from scratch, and is judged beside the champion all the same.
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     join_deadline_seconds: float = 180  # a site that has not joined by then is left out
     round_deadline_seconds: float = 60  # a site that has not answered by then is left out of the round
 
@@ -222,6 +225,11 @@ class RunSpec:
         return RunSpec(**fields)
 
 
+# What an operator may choose for tokens → the specification's tokenizer.
+TOKENIZERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "words": {"kind": "jieba"},
+    "characters": {"kind": "characters"},
+}
 TRAINING_CHOICES: Final = (
     CHOICES  # of a training's settings that are names: setting → the names that it may be
 )

@@ -35,6 +35,7 @@ def conclude_run(
     tokenizer: TokenizerSettings,
     vocabulary: Vocabulary,
     champion: Artifact | None,
+    start: Artifact | None,
     rounds: Sequence[RoundRecord],
 ) -> dict[str, Any]:
     """Export the artifact, evaluate it and the champion on the same held-out samples, and write the report beside it.
@@ -58,6 +59,8 @@ def conclude_run(
         "size_bytes": sum(file.stat().st_size for file in written.path.iterdir()),
         "quantization": asdict(candidate.quantization),
         "champion": None if champion is None else champion.digest,
+        "start": None if start is None else start.digest,  # whose weights the run went on from
+        "tokenizer": tokenizer.to_json(),
         "candidate_evaluation": evaluate_artifact(candidate, heldout),
         "champion_evaluation": None if champion is None else evaluate_artifact(champion, heldout),
         "train_samples": sum(site.samples for site in spec.sites.values()),

@@ -176,7 +176,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         ],
         "training": " · ".join(
             run.training[name]
-            for name in ("strategy", "server_optimizer", "encoding")
+            for name in ("strategy", "server_optimizer", "encoding", "tokenizer")
             if name in run.training
         ),
         "rounds_done": len(rounds),

@@ -13,6 +13,7 @@ from federated.launch import Launcher
 from federated.launch.local import LocalLauncher
 from federated.partition import WAYS, draw_partition, partition, tabulate
 from federated.protocol import (
+    TOKENIZERS,
     TRAINING_CHOICES,
     RoundRecord,
     RunSpec,
@@ -23,6 +24,7 @@ from federated.protocol import (
 from federated.store import FolderStore, StoreError, open_store
 
 __all__ = [
+    "TOKENIZERS",
     "TRAINING_CHOICES",
     "WAYS",
     "RoundRecord",

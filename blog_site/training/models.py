@@ -98,7 +98,7 @@ class Run(models.Model):
     )  # None: the training's own default
     training = models.JSONField(
         _("训练方式"), default=dict, blank=True
-    )  # what differs from the usual training, by the fields of ml.training_config.TrainingConfig
+    )  # what differs from the usual training, by the fields of ml.training_config.TrainingConfig; and its tokenizer
     new_samples = models.PositiveIntegerField(_("新样本"))
     champion = models.ForeignKey(
         ModelVersion,

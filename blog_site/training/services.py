@@ -128,11 +128,12 @@ def start_run(
     min_labels: int | None = None,
     force: bool = False,
     training: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
 ) -> Run:
     """Start a run, or raise RunActive, TooFewLabels or TrainingError.
 
     `force` trains even without new samples; `training` is what differs from the usual training, e.g. {"strategy":
-    "fedavg"}.
+    "fedavg"}; `tokenizer` one of federation.TOKENIZERS, None for the champion's.
     """
     if problem := federation.launcher_problem():
         raise TrainingError(problem)
@@ -156,7 +157,7 @@ def start_run(
             run = Run.objects.create(
                 trigger=trigger[:60],
                 rounds_planned=rounds,
-                training=dict(training or {}),
+                training={**(training or {}), **({"tokenizer": tokenizer} if tokenizer else {})},
                 new_samples=plan.new_samples,
                 champion=plan.champion,
                 samples_until=plan.samples_until,
@@ -271,6 +272,8 @@ def make_spec(run: Run) -> federation.RunSpec:
         )
         for part in run.sites.select_related("site")
     }
+    training = dict(run.training)
+    tokenizer = training.pop("tokenizer", None)
     return federation.RunSpec(
         run=run.key(),
         store_url=settings.ARTIFACT_STORE_URL,
@@ -278,7 +281,8 @@ def make_spec(run: Run) -> federation.RunSpec:
         heldout_digest=run.heldout_digest,
         champion_digest=run.champion.digest if run.champion else None,
         rounds=run.rounds_planned,
-        training=run.training,
+        training=training,
+        tokenizer=federation.TOKENIZERS[tokenizer] if tokenizer else {},
         deadline_seconds=settings.TRAINING_RUN_DEADLINE_SECONDS,
     )
 

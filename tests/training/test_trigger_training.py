@@ -64,6 +64,28 @@ def test_the_options_of_a_strategy_are_kept_with_the_run(ready: str) -> None:
     }
 
 
+def test_the_tokenizer_is_kept_with_the_run_and_told_to_its_processes(
+    ready: str, launcher: ScriptedLauncher
+) -> None:
+    assert trigger("--wait", "--tokenizer", "characters", "--strategy", "fedavg") == 0
+    (spec,) = launcher.started
+    assert spec.tokenizer == {"kind": "characters"}
+    assert spec.training == {"strategy": "fedavg"}
+    assert Run.objects.get().training == {"strategy": "fedavg", "tokenizer": "characters"}
+
+
+def test_without_one_the_run_keeps_the_champions_tokenizer(ready: str, launcher: ScriptedLauncher) -> None:
+    assert trigger("--wait") == 0
+    assert launcher.started[0].tokenizer == {}
+
+
+def test_what_another_tokenizer_means_is_said_before_it_starts(ready: str, capsys) -> None:
+    make_version(ready, champion=True)
+    assert trigger("--dry-run", "--tokenizer", "characters") == 0
+    assert "词元不同时从头训练" in capsys.readouterr().out
+    assert not Run.objects.exists()
+
+
 # -- Exit statuses ---------------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,12 @@ class Command(BaseCommand):
             help="of what sites send up (default: lossless)",
         )
         parser.add_argument(
+            "--tokenizer",
+            choices=list(federation.TOKENIZERS),
+            help="what the model reads (default: as the champion, at first words); with another than the champion's it "
+            "is trained from scratch",
+        )
+        parser.add_argument(
             "--min-labels", type=int, help="new samples needed (default: TRAINING_MIN_LABELS)"
         )
         parser.add_argument(
@@ -95,6 +101,11 @@ class Command(BaseCommand):
             return
         plan = plan_run(sites=options["sites"], rounds=options["rounds"])
         print_plan(plan, console)
+        if options["tokenizer"] and plan.champion:
+            console.print(
+                _("词元：%(tokenizer)s；起点模型的词元不同时从头训练，仍与它比较")
+                % {"tokenizer": options["tokenizer"]}
+            )
         if options["dry_run"]:
             self._answer(options, {"dry_run": True, **describe_plan(plan)})
             return
@@ -112,6 +123,7 @@ class Command(BaseCommand):
                 min_labels=options["min_labels"],
                 force=options["force"],
                 training=read_training(options),
+                tokenizer=options["tokenizer"],
             )
         except TooFewLabels as error:
             self._refuse(options, str(error), EXIT_TOO_FEW)
