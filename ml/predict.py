@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,12 @@ import onnxruntime
 
 from ml.artifact import Artifact, ArtifactError, Precision
 from ml.data import pad_rows
+from ml.device import Device, DeviceChoice, DeviceUnavailable
 from ml.grams import hash_normalized
 from ml.prediction import Prediction
 from ml.text import normalize_text
 from ml.tokenizer import Tokenizer, TokenizerSettings, make_tokenizer
 from ml.vocabulary import Vocabulary
-
-Device = Literal["cpu", "cuda"]
 
 # Of probabilities: rounding and other processors stay far below it, other models do not. In 8 bits a rounding that
 # falls the other way is a step of a 255th.
@@ -69,10 +68,6 @@ class TextEncoder:
         return self._vocabulary.encode(self.tokenizer.cut_normalized(normalized), self._max_length)
 
 
-class DeviceUnavailable(Exception):
-    """The device that was asked for cannot be used here; says what to do."""
-
-
 class OnnxNetwork:
     """The network in ONNX Runtime; may be called from several threads at once."""
 
@@ -86,13 +81,13 @@ class OnnxNetwork:
         # Idle threads must not burn a core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if device == "cuda":
-            _expect_cuda(onnxruntime.get_available_providers())
+            expect_cuda()
         try:
             self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=_PROVIDERS[device])
         except Exception as error:  # the runtime raises its own unrelated types
             raise ArtifactError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
         if device == "cuda":  # without a driver the runtime goes on without it, and says so to nobody
-            _expect_cuda(self._session.get_providers())
+            expect_cuda(self._session.get_providers())
         self._limits = _LIMITS[device]
         self._wide = any(entry.name == "grams" for entry in self._session.get_inputs())
         self._classes: int = self._session.get_outputs()[0].shape[1]
@@ -116,10 +111,12 @@ class OnnxNetwork:
         return probabilities
 
 
-def _expect_cuda(providers: Sequence[str]) -> None:
-    if "CUDAExecutionProvider" not in providers:
+def expect_cuda(providers: Sequence[str] | None = None) -> None:
+    """Raise DeviceUnavailable when CUDA is not among a session's providers, or those that there are at all."""
+    found = onnxruntime.get_available_providers() if providers is None else providers
+    if "CUDAExecutionProvider" not in found:
         raise DeviceUnavailable(
-            f"device cuda cannot be used: ONNX Runtime {onnxruntime.__version__} has {', '.join(providers)} here. "
+            f"device cuda cannot be used: ONNX Runtime {onnxruntime.__version__} has {', '.join(found)} here. "
             "Install onnxruntime-gpu in the place of onnxruntime, with the driver and CUDA that it wants, "
             "or use the device cpu"
         )
@@ -161,6 +158,7 @@ class Predictor:
         On a CUDA device the network computes in fp32 whatever the artifact says: only CPUs have the LSTM in 8 bits.
         """
         self.digest: Final = artifact.digest
+        self.device: Final = device
         self.labels: Final = artifact.labels
         self._encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
         quantized = artifact.onnx_int8 if device == "cpu" else None
@@ -195,6 +193,21 @@ class Predictor:
     def _prediction(self, row: Sequence[float]) -> Prediction:
         score = max(row)
         return Prediction(self.labels[row.index(score)], score, dict(zip(self.labels, row, strict=True)))
+
+
+def open_predictor(artifact: Artifact, threads: int, device: DeviceChoice) -> Predictor:
+    """Prepare a predictor where it is wanted, and ask for its golden texts.
+
+    Raises ArtifactError, and DeviceUnavailable where another device than `auto` cannot be used.
+    """
+    try:
+        predictor = Predictor(artifact, threads, "cpu" if device == "cpu" else "cuda")
+    except DeviceUnavailable:
+        if device != "auto":
+            raise
+        predictor = Predictor(artifact, threads)
+    check_golden(predictor, artifact)
+    return predictor
 
 
 def check_golden(predictor: Predictor, artifact: Artifact) -> None:

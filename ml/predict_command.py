@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, BinaryIO, Final
 
 from ml.artifact import Artifact, ArtifactError, load_artifact
-from ml.predict import DeviceUnavailable, Predictor, check_golden
+from ml.device import DEVICE_CHOICES, DeviceUnavailable
+from ml.predict import Predictor, open_predictor
 
 INTERRUPTED: Final = 130  # the exit status of what Ctrl-C ended, as shells have it
 TERMINATED: Final = 143
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Give texts, or --file with one text a line: see --help.", file=sys.stderr)
         return 2
     try:
-        predictor = _make_predictor(_open_artifact(options), options.threads, options.device)
+        predictor = open_predictor(_open_artifact(options), options.threads, options.device)
         if options.file:
             _predict_file(predictor, options.file, options.out)
         else:
@@ -96,7 +97,7 @@ exit status: 0 done, 1 the model or a file cannot be used, 2 wrong arguments, 13
     parser.add_argument("--out", type=Path, metavar="CSV", help="where to write (default: standard output)")
     parser.add_argument(
         "--device",
-        choices=["auto", "cpu", "cuda"],
+        choices=DEVICE_CHOICES,
         default="auto",
         help="auto takes a CUDA device where ONNX Runtime can use one (default: auto)",
     )
@@ -123,20 +124,6 @@ def _open_champion(store_url: str) -> Artifact:
             f"no champion to ask: {error}. `make demo` trains and promotes one into var/store; "
             "or name a store by --store or ARTIFACT_STORE_URL, or a model's folder by --artifact"
         ) from error
-
-
-def _make_predictor(artifact: Artifact, threads: int, device: str) -> Predictor:
-    if device == "cuda":
-        predictor = Predictor(artifact, threads, "cuda")
-    elif device == "cpu":
-        predictor = Predictor(artifact, threads)
-    else:
-        try:
-            predictor = Predictor(artifact, threads, "cuda")
-        except DeviceUnavailable:
-            predictor = Predictor(artifact, threads)
-    check_golden(predictor, artifact)
-    return predictor
 
 
 def _print_predictions(predictor: Predictor, texts: Sequence[str]) -> None:

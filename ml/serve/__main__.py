@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ml.device import DEVICE_CHOICES, DeviceUnavailable
 from ml.serve.settings import ServeSettings, parse_store
 from ml.threads import available_cpus
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     _log_to_standard_streams()
+    if settings.device == "cuda" and not _has_cuda():
+        return 1
     # What serves is imported by the process that serves: the one that only starts others needs none of it.
     from ml.serve.workers import serve_alone, serve_with_workers
 
@@ -51,10 +54,23 @@ def _settings(options: argparse.Namespace, environment: Mapping[str, str]) -> Se
         protect_metrics=options.protect_metrics,
         access_log=options.access_log,
         poll_seconds=_REMOTE_POLL_SECONDS if remote else ServeSettings.poll_seconds,
+        device=options.device,
         max_wait_seconds=options.max_wait_ms / 1000,
         payload_log=options.payload_log,
         payload_rate=options.payload_rate,
     )
+
+
+def _has_cuda() -> bool:
+    """Say at once, and not in every process again and again, that the runtime was built without CUDA."""
+    from ml.predict import expect_cuda
+
+    try:
+        expect_cuda()
+    except DeviceUnavailable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _log_to_standard_streams() -> None:
@@ -89,6 +105,13 @@ ARTIFACT_STORE_TOKEN the one that is sent to an http(s) store; both unset by def
     add("--host", default=host, help="address to listen on (HOST, default: 127.0.0.1)")
     add("--port", type=int, default=port, help="port to listen on (PORT, default: 8100)")
     add("--workers", default="auto", help="processes, one a core: a number, or auto (default)")
+    add(
+        "--device",
+        choices=DEVICE_CHOICES,
+        default=environment.get("INFERENCE_DEVICE", defaults.device),
+        help="auto takes a CUDA device where ONNX Runtime can use one; every process has a copy of the model on it "
+        "(INFERENCE_DEVICE, default: auto)",
+    )
     add("--access-log", action="store_true", help="log every request as a line of JSON on standard output")
     add("--cache", type=Path, metavar="DIR", help="where artifacts of an http(s) store are kept")
     add("--protect-metrics", action="store_true", help="ask for the token at /metrics as well")

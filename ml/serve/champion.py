@@ -10,7 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from ml.artifact import Artifact, ArtifactError
-from ml.predict import BATCH_TEXTS, Predictor, check_golden
+from ml.device import Device, DeviceUnavailable
+from ml.predict import BATCH_TEXTS, Predictor, open_predictor
 from ml.serve.fleet import Fleet, WorkerState
 from ml.serve.metrics import ServiceMetrics
 from ml.serve.settings import ServeSettings
@@ -33,6 +34,11 @@ class ServingState:
     def model(self) -> str | None:
         """The digest being served."""
         return self.predictor.digest if self.predictor else None
+
+    @property
+    def device(self) -> Device | None:
+        """Where it is computed."""
+        return self.predictor.device if self.predictor else None
 
 
 class ChampionWatcher:
@@ -89,7 +95,7 @@ class ChampionWatcher:
         try:
             self._follow_pointer(store)
             self._retry_at = float("inf")
-        except (ArtifactError, PointerError) as error:
+        except (ArtifactError, PointerError, DeviceUnavailable) as error:
             self._fail(str(error))
         except Exception as error:  # a watcher that dies would freeze the model for good
             log.exception("unexpected failure while following the champion pointer")
@@ -116,11 +122,10 @@ class ChampionWatcher:
         predictor = self._prepare(artifact)
         self._change(ServingState(predictor, wanted, None))
         self._metrics.record_swap()
-        log.info("serving model %s", artifact.digest)
+        log.info("serving model %s on %s", artifact.digest, predictor.device)
 
     def _prepare(self, artifact: Artifact) -> Predictor:
-        predictor = Predictor(artifact, self._settings.threads)
-        check_golden(predictor, artifact)
+        predictor = open_predictor(artifact, self._settings.threads, self._settings.device)
         warm_up(predictor, artifact.max_length)
         return predictor
 
@@ -129,7 +134,9 @@ class ChampionWatcher:
         if state.wanted != self._state.wanted:
             self._wanted_since = time.monotonic()
         self._state = state
-        self._fleet.publish(WorkerState(state.model, state.wanted, state.error, self._wanted_since))
+        self._fleet.publish(
+            WorkerState(state.model, state.wanted, state.error, self._wanted_since, state.device)
+        )
 
     def _fail(self, reason: str) -> None:
         if reason != self._state.error:

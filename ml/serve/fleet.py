@@ -23,6 +23,7 @@ class WorkerState:
     wanted: str | None = None  # digest
     error: str | None = "no model has been loaded yet"
     wanted_since: float = 0.0  # seconds of the machine's monotonic clock, which its processes share
+    device: str | None = None  # where the model is computed
 
     @property
     def ready(self) -> bool:
@@ -86,4 +87,5 @@ def combine_states(states: Sequence[WorkerState]) -> WorkerState:
     behind = [state for state in serving if state.model != wanted]
     # What is said of an older pointer says nothing of this one.
     error = next((state.error for state in serving if state.error and state.wanted == wanted), None)
-    return WorkerState((behind or serving)[0].model, wanted, error, newest.wanted_since)
+    answering = (behind or serving)[0]
+    return WorkerState(answering.model, wanted, error, newest.wanted_since, answering.device)

@@ -34,18 +34,31 @@ def health_routes(service: InferenceService) -> APIRouter:
                     "ready": True,
                     "model": _DIGEST,
                     "wanted": "0" * 64,
+                    "device": "cpu",
                     "error": "/srv/store/artifacts/0000…/manifest.json: missing",
                 },
             ),
             503: json_response(
                 "no model is served",
-                {"ready": False, "model": None, "wanted": None, "error": "/srv/store/champion.json: missing"},
+                {
+                    "ready": False,
+                    "model": None,
+                    "wanted": None,
+                    "device": None,
+                    "error": "/srv/store/champion.json: missing",
+                },
             ),
         },
     )
     async def readyz() -> Response:
         state = service.fleet_state
-        document = {"ready": state.ready, "model": state.model, "wanted": state.wanted, "error": state.error}
+        document = {
+            "ready": state.ready,
+            "model": state.model,
+            "wanted": state.wanted,
+            "device": state.device,
+            "error": state.error,
+        }
         return answer_json(document, 200 if state.ready else 503)
 
     @router.get(

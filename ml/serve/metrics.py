@@ -151,9 +151,13 @@ class _FleetCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         state = self._fleet.state()
-        model = GaugeMetricFamily("inference_model_info", "1 for the model served.", labels=["digest"])
+        model = GaugeMetricFamily(
+            "inference_model_info",
+            "1 for the model served, and the device it is computed on.",
+            labels=["digest", "device"],
+        )
         if state.model is not None:
-            model.add_metric([state.model], 1)
+            model.add_metric([state.model, state.device or ""], 1)
         yield model
         yield GaugeMetricFamily("inference_ready", "1 while a model is served.", value=float(state.ready))
         yield GaugeMetricFamily(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ml.device import DEVICE_CHOICES, DeviceChoice
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -22,6 +24,7 @@ class ServeSettings:
     poll_seconds: float = 0.2  # between looks at the champion pointer
     retry_seconds: float = 30.0  # before an artifact that failed is tried again
     threads: int = 1  # processor threads of one computation
+    device: DeviceChoice = "auto"
 
     max_texts: int = 256  # of a request
     max_characters: int = 10_000  # of a text
@@ -43,7 +46,9 @@ class ServeSettings:
     payload_log_bytes: int = 16 * 1024 * 1024  # of the file before it is set aside; one older file is kept
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming what cannot be: a rate outside 0 to 1, a limit that lets nothing through."""
+        """Raise ValueError naming what cannot be: an unknown device, a limit that lets nothing through."""
+        if self.device not in DEVICE_CHOICES:
+            raise ValueError(f"device {self.device!r}: expected one of {', '.join(DEVICE_CHOICES)}")
         if not 0 <= self.payload_rate <= 1:
             raise ValueError(f"payload rate {self.payload_rate}: expected a number from 0 to 1")
         for name in ("max_texts", "max_characters", "max_body_bytes", "max_connections", "always_admitted"):

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.artifact import Artifact, ArtifactError, GoldenCase, load_artifact
+from ml.device import DeviceUnavailable
 from ml.label_set import LABELS
-from ml.predict import DeviceUnavailable, OnnxNetwork, Predictor, check_golden, plan_batches
+from ml.predict import OnnxNetwork, Predictor, check_golden, plan_batches
 from tests.ml.conftest import ROOT, TinyModel
 
 ODD_TEXTS = ["", " \n", "😀", "\x00", "\ud800", "\u200b", "好" * 10_000, "a", "。。。", "很好 " * 3000]

@@ -237,7 +237,7 @@ def test_figures_count_requests_texts_the_model_and_failures(
     assert 'inference_request_seconds_count{route="/v1/predict",status="200"} 1.0' in text
     assert 'inference_request_seconds_count{route="/v1/predict",status="422"} 1.0' in text
     assert 'inference_request_seconds_count{route="unknown",status="404"} 2.0' in text
-    assert f'inference_model_info{{digest="{tiny.artifact.digest}"}} 1.0' in text
+    assert f'inference_model_info{{device="cpu",digest="{tiny.artifact.digest}"}} 1.0' in text
     assert "inference_swaps_total 1.0" in text
     assert "inference_swap_failures_total 0.0" in text
     counted = sum(

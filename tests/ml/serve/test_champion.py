@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ml.artifact import Artifact
+from ml.device import DeviceChoice
 from ml.serve import champion
 from ml.serve.champion import ChampionWatcher
 from ml.serve.fleet import Fleet
@@ -33,9 +34,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return tried
 
 
-def watcher_over(store: Store, retry_seconds: float = 30) -> ChampionWatcher:
+def watcher_over(store: Store, retry_seconds: float = 30, device: DeviceChoice = "auto") -> ChampionWatcher:
     fleet = Fleet()
-    settings = ServeSettings(store=store.path, retry_seconds=retry_seconds)
+    settings = ServeSettings(store=store.path, retry_seconds=retry_seconds, device=device)
     return ChampionWatcher(settings, ServiceMetrics(fleet), fleet)
 
 
@@ -190,7 +191,7 @@ def test_even_an_unforeseen_failure_does_not_end_the_watch(
     store.point_at(tiny.artifact.digest)
     watcher = watcher_over(store)
     with monkeypatch.context() as patched:
-        patched.setattr(champion, "Predictor", lambda *_: 1 / 0)
+        patched.setattr(champion, "open_predictor", lambda *_: 1 / 0)
         watcher.look_once()
     assert "ZeroDivisionError" in str(watcher.state.error)
     store.point_at(tiny.artifact.digest)

@@ -90,7 +90,7 @@ def test_all_processes_answer_and_any_of_them_gives_the_figures_of_all(
             assert counted(figures, "inference_texts_total") == 120
             assert 'inference_request_seconds_count{route="/v1/predict",status="200"} 60.0' in figures
             assert counted(figures, "inference_swaps_total") == WORKERS
-            assert f'inference_model_info{{digest="{tiny.artifact.digest}"}} 1.0' in figures
+            assert f'inference_model_info{{device="cpu",digest="{tiny.artifact.digest}"}} 1.0' in figures
             assert counted(figures, "inference_ready") == 1
 
 
