@@ -10,12 +10,14 @@ from celery import Celery
 from celery.signals import beat_init, worker_ready
 from kombu.transport import TRANSPORT_ALIASES
 
+from blog_site.tracing import TracedTask
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "blog_site.settings")
 
 # `folder://` in CELERY_BROKER_URL: a queue in a folder, for one machine without a broker.
 TRANSPORT_ALIASES["folder"] = "blog_site.folder_broker:Transport"
 
-app = Celery("blog_site")
+app = Celery("blog_site", task_cls=TracedTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from django.conf import settings
 
+from blog_site.tracing import current_origin
 from ml.client import InferenceClient, InferenceError, PredictResponse, Readiness
 
 from .models import Sentiment
@@ -34,14 +35,18 @@ def predict_texts(texts: Sequence[str]) -> PredictResponse:
     Raises InferenceError, permanent when asking again would fail again.
     """
     assert len(texts) <= MAX_TEXTS, len(texts)
-    answer = _client(settings.INFERENCE_TIMEOUT_SECONDS).predict(texts)
+    client, origin = _client(settings.INFERENCE_TIMEOUT_SECONDS), current_origin()
+    answer = client.predict(texts, request_id=origin.request_id, traceparent=origin.traceparent)
     _check_answer(answer, len(texts))
     return answer
 
 
 def explain_text(text: str) -> PredictResponse:
     """Ask the model about one text and which words of it made it say so. Raises InferenceError."""
-    answer = _client(settings.EXPLANATION_TIMEOUT_SECONDS).predict([text], explain=True)
+    client, origin = _client(settings.EXPLANATION_TIMEOUT_SECONDS), current_origin()
+    answer = client.predict(
+        [text], explain=True, request_id=origin.request_id, traceparent=origin.traceparent
+    )
     _check_answer(answer, 1)
     return answer
 

@@ -14,6 +14,8 @@ from kombu import Connection
 from kombu.exceptions import ChannelError, ConnectionError, KombuError
 from kombu.pools import ProducerPool, producers
 
+from blog_site.tracing import current_origin
+
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 0.5
@@ -49,7 +51,14 @@ class NudgeQueue:
     def _send(self, tasks: Sequence[str], row_id: int) -> None:
         with self._producers().acquire(block=True, timeout=ANSWER_SECONDS) as producer:
             for task in tasks:
-                self._app.send_task(task, args=[row_id], producer=producer, retry=False, ignore_result=True)
+                self._app.send_task(
+                    task,
+                    args=[row_id],
+                    producer=producer,
+                    retry=False,
+                    ignore_result=True,
+                    headers=current_origin().headers(),
+                )
 
     def _producers(self) -> ProducerPool:
         # kombu empties this registry in a forked process, so no connection is shared with the parent's.

@@ -18,7 +18,7 @@ from ml.serve.gateway import ADMITTED_UNITS, IS_CONNECTED, Gateway, log_access
 from ml.serve.metrics import Refusal
 from ml.serve.problems import PROBLEM_TYPE, problem_document
 from ml.serve.settings import ServeSettings
-from ml.serve.trace import REQUEST_ID, request_id_of, trace_of
+from ml.trace import REQUEST_ID, TRACE_PARENT, request_id_of, trace_of
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class GuardedConnection(HttpToolsProtocol):
         headers = dict(self.headers)
         # A client that waits to be told to send its body would leave us waiting for it.
         keep_alive = self.parser.should_keep_alive() and not self.expect_100_continue
-        request_id = request_id_of(headers)
+        request_id = request_id_of(headers.get(REQUEST_ID))
         guard = self.guard
         self.transport.write(guard.render_refusal(self.url, admission, request_id, keep_alive=keep_alive))
         guard.metrics.count_refusal("overload")
@@ -205,7 +205,7 @@ class GuardedConnection(HttpToolsProtocol):
         if guard.settings.access_log:
             log_access(
                 request_id=request_id,
-                trace=trace_of(headers),
+                trace=trace_of(headers.get(TRACE_PARENT)),
                 method=self.parser.get_method().decode(),
                 path=self.url.decode("ascii", "replace"),
                 status=429,
@@ -265,7 +265,9 @@ class ConnectionGuard:
         if not whole or len(headers) != len(found) or not headers.keys() <= _HEADERS_OF_PLAIN_REQUESTS:
             return None
         self.metrics.count_refusal("overload")
-        return self.render_refusal(data[5:], self.admission, request_id_of(headers), keep_alive=True)
+        return self.render_refusal(
+            data[5:], self.admission, request_id_of(headers.get(REQUEST_ID)), keep_alive=True
+        )
 
     def render_refusal(
         self, url: bytes, admission: Admission, request_id: bytes, *, keep_alive: bool

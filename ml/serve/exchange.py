@@ -12,7 +12,7 @@ from starlette.types import Receive
 from ml.serve.admission import Admission
 from ml.serve.batcher import Abandoned, always_wanted
 from ml.serve.problems import Problem
-from ml.serve.trace import Trace
+from ml.trace import Trace
 
 TIMEOUT: Final = b"x-request-timeout-ms"
 _MAX_TIMEOUT_MS: Final = 24 * 3600 * 1000

@@ -16,7 +16,7 @@ from ml.serve.batcher import Abandoned, ComputationFailed, Expired
 from ml.serve.exchange import Answer, DirectRoute, Exchange, deadline_of, overloaded, read_body
 from ml.serve.problems import PROBLEM_TYPE, Problem, problem_document
 from ml.serve.service import InferenceService
-from ml.serve.trace import REQUEST_ID, TRACE_PARENT, Trace, request_id_of, trace_of
+from ml.trace import REQUEST_ID, TRACE_PARENT, Trace, request_id_of, trace_of
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("ml.serve.access")
@@ -59,7 +59,7 @@ class Gateway:
         started = time.perf_counter()
         path: str = scope["path"]
         headers = dict(scope["headers"])
-        request_id, trace = request_id_of(headers), trace_of(headers)
+        request_id, trace = request_id_of(headers.get(REQUEST_ID)), trace_of(headers.get(TRACE_PARENT))
         extra = [(REQUEST_ID, request_id)]
         if trace is not None:
             extra.append((TRACE_PARENT, trace.header))

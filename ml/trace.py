@@ -1,10 +1,9 @@
-"""Which request this is: ids that come from outside, checked, or made here."""
+"""Which request this is: ids that come from outside, checked, or made here. Blog and inference service share it."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,17 +30,15 @@ class Trace:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}".encode()
 
 
-def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """Take the caller's request id where it is one (1 to 128 plain characters), else make one."""
-    given = headers.get(REQUEST_ID)
+def request_id_of(given: bytes | None) -> bytes:
+    """Take the caller's X-Request-ID where it is one (1 to 128 plain characters), else make one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return b"%032x" % random.getrandbits(128)
 
 
-def trace_of(headers: Mapping[bytes, bytes]) -> Trace | None:
-    """Take the caller's trace; None without one, and for one that the standard says to ignore."""
-    given = headers.get(TRACE_PARENT)
+def trace_of(given: bytes | None) -> Trace | None:
+    """Take the caller's traceparent; None without one, and for one that the standard says to ignore."""
     found = _TRACE_PARENT.fullmatch(given) if given is not None else None
     if found is None:
         return None
