@@ -98,7 +98,7 @@ ARTIFACT_STORE_TOKEN the one that is sent to an http(s) store; both unset by def
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     store = environment.get("ARTIFACT_STORE_URL")
-    host, port = environment.get("HOST", "127.0.0.1"), int(environment.get("PORT", "8100"))
+    host, port = environment.get("HOST", "127.0.0.1"), environment.get("PORT", "8100")
     defaults = ServeSettings
     add = parser.add_argument
     add("--store", default=store, metavar="URL", help="the artifact store (ARTIFACT_STORE_URL)")

@@ -37,11 +37,11 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether a request that comes now is to be refused."""
-        if self.under_way < self._always_admitted:
-            return self._units > self._max_waiting_bytes
-        return self._units * self._seconds_per_unit > self._max_wait_seconds or (
-            self._units > self._max_waiting_bytes
+        too_late = (
+            self.under_way >= self._always_admitted
+            and self._units * self._seconds_per_unit > self._max_wait_seconds
         )
+        return too_late or self._units > self._max_waiting_bytes
 
     @property
     def retry_after_seconds(self) -> int:

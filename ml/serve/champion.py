@@ -86,13 +86,13 @@ class ChampionWatcher:
 
     def look_once(self) -> None:
         """Act on the pointer if it changed since the last look, or if a failure is due to be tried again."""
-        self._store = store = self._store or open_store(self._settings)
-        mark = store.mark()
-        if mark == self._seen and time.monotonic() < self._retry_at:
-            return
-        # The mark is taken before the pointer is read: a pointer written between the two is looked at again.
-        self._seen = mark
         try:
+            self._store = store = self._store or open_store(self._settings)
+            mark = store.mark()
+            if mark == self._seen and time.monotonic() < self._retry_at:
+                return
+            # The mark is taken before the pointer is read: a pointer written between the two is looked at again.
+            self._seen = mark
             self._follow_pointer(store)
             self._retry_at = float("inf")
         except (ArtifactError, PointerError, DeviceUnavailable) as error:
@@ -147,7 +147,10 @@ class ChampionWatcher:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            self.look_once()
+            try:
+                self.look_once()
+            except OSError:  # other processes cannot be told: the folder is gone, or the disk is full
+                log.exception("what is served cannot be published")
             self._looked.set()
             self._stopping.wait(self._settings.poll_seconds)
 

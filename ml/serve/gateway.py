@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ml.serve.admission import units_of
+from ml.serve.admission import REQUEST_UNITS
 from ml.serve.batcher import Abandoned, ComputationFailed, Expired
 from ml.serve.exchange import Answer, DirectRoute, Exchange, deadline_of, overloaded, read_body
 from ml.serve.problems import PROBLEM_TYPE, Problem, problem_document
@@ -64,14 +64,14 @@ class Gateway:
         if trace is not None:
             extra.append((TRACE_PARENT, trace.header))
         texts, model = 0, None
-        if not self._is_authorized(path, headers):
-            route, status = path if path in self._direct else "unknown", 401
-            await _send_answer(send, self._refuse(_UNAUTHORIZED, path), extra)
-        elif path in self._direct:
+        if path in self._direct:
             route = path
             exchange = Exchange(path, scope["query_string"], headers, request_id, trace)
             status = await self._answer_directly(exchange, scope, receive, send, extra)
             texts, model = exchange.texts, exchange.model
+        elif not self._is_authorized(path, headers):
+            route, status = "unknown", 401
+            await _send_answer(send, self._refuse(_unauthorized(), path), extra)
         else:
             route, status = await self._pass_on(scope, receive, send, extra)
         seconds = time.perf_counter() - started
@@ -99,6 +99,8 @@ class Gateway:
         """Let a request's own route answer it; gives the status."""
         exchange.is_wanted = scope.get(IS_CONNECTED, exchange.is_wanted)
         try:
+            if not self._is_authorized(exchange.path, exchange.headers):
+                raise _unauthorized()
             if scope["method"] != "POST":
                 raise Problem(
                     405, f"{scope['method']} {exchange.path}: Method Not Allowed", {"Allow": "POST"}
@@ -123,16 +125,19 @@ class Gateway:
         """Count a request whose body is here as under way, where its connection has not; gives its units.
 
         A connection does so as soon as the body is there: many requests come in one turn of the loop, and each must
-        see those before it. Raises Problem 429 when there is too much under way.
+        see those before it. It knows the length only of a body that says it. Raises Problem 429 when there is too much
+        under way.
         """
         admission = self.service.admission
-        if ADMITTED_UNITS not in scope:
-            if admission.is_full:
-                raise overloaded(admission.retry_after_seconds)
-            length = exchange.headers.get(b"content-length")
-            scope[ADMITTED_UNITS] = units_of(length, self.service.settings.max_body_bytes)
-            admission.enter(scope[ADMITTED_UNITS])
-        units: int = scope[ADMITTED_UNITS]
+        units = REQUEST_UNITS + len(exchange.body)
+        counted: int | None = scope.get(ADMITTED_UNITS)
+        if counted is None and admission.is_full:
+            raise overloaded(admission.retry_after_seconds)
+        if counted != units:
+            if counted is not None:
+                admission.leave(counted)
+            scope[ADMITTED_UNITS] = units
+            admission.enter(units)
         return units
 
     async def _pass_on(
@@ -170,12 +175,13 @@ class Gateway:
         return Answer(problem.status, content, PROBLEM_TYPE, headers)
 
 
-_UNAUTHORIZED: Final = Problem(
-    401,
-    "this service asks for a bearer token: send Authorization: Bearer and the value of its INFERENCE_TOKEN",
-    {"WWW-Authenticate": 'Bearer realm="inference"'},
-    reason="unauthorized",
-)
+def _unauthorized() -> Problem:
+    return Problem(
+        401,
+        "this service asks for a bearer token: send Authorization: Bearer and the value of its INFERENCE_TOKEN",
+        {"WWW-Authenticate": 'Bearer realm="inference"'},
+        reason="unauthorized",
+    )
 
 
 def log_access(

@@ -63,7 +63,7 @@ class RemoteStore:
         """Ask for the pointer, in a few bytes while it has not changed; None when it cannot be had."""
         try:
             response = self._http.get(self._url(POINTER), headers=self._validators)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return self._without_pointer(f"cannot be fetched: {error or type(error).__name__}")
         if response.status_code == 304 and self._content is not None:
             return self._content

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -83,7 +83,7 @@ class _Slot:
     process: BaseProcess | None = None
     started: float = 0.0  # monotonic seconds
     quick_deaths: int = 0
-    start_at: float = field(default=0.0)  # monotonic seconds; when it is due while there is no process
+    start_at: float = 0.0  # monotonic seconds; when it is due while there is no process
 
 
 class _Supervisor:

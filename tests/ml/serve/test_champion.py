@@ -17,7 +17,7 @@ from ml.serve.fleet import Fleet
 from ml.serve.metrics import ServiceMetrics
 from ml.serve.settings import ServeSettings, parse_store
 from ml.serve.store import FolderStore
-from tests.ml.conftest import Store, TinyModel
+from tests.ml.conftest import Store, TinyModel, wait_until
 
 
 @pytest.fixture
@@ -243,3 +243,28 @@ def test_with_a_damaged_champion_and_nothing_to_serve_the_one_before_it_answers(
     assert (watcher.state.model, watcher.state.wanted) == (tiny.artifact.digest, other_tiny.artifact.digest)
     assert "model.onnx" in str(watcher.state.error)
     assert loads == [other_tiny.artifact.digest, tiny.artifact.digest, other_tiny.artifact.digest]
+
+
+def test_an_address_that_is_none_is_reported_and_does_not_end_the_watch(store: Store) -> None:
+    fleet = Fleet()
+    settings = ServeSettings(store="http://store:no-port/x", cache=store.path / "cache")
+    watcher = ChampionWatcher(settings, ServiceMetrics(fleet), fleet)
+    watcher.start()
+    wait_until(lambda: "Invalid port" in str(watcher.state.error), "the mistake is reported")
+    assert watcher.wait_for_first_look(1)
+    watcher.stop()
+
+
+def test_a_state_that_cannot_be_published_does_not_end_the_watch(
+    store: Store, tiny: TinyModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fleet"
+    fleet = Fleet(folder)  # which is not there, like one on a full disk
+    settings = ServeSettings(store=store.path, poll_seconds=0.01, retry_seconds=0.01)
+    watcher = ChampionWatcher(settings, ServiceMetrics(fleet), fleet)
+    store.point_at(tiny.artifact.digest)
+    watcher.start()
+    assert watcher.wait_for_first_look(10)
+    folder.mkdir()
+    wait_until(lambda: fleet.state().model == tiny.artifact.digest, "what is served is published after all")
+    watcher.stop()

@@ -6,11 +6,15 @@ import contextlib
 import json
 import threading
 import time
+from typing import Any
 
 import httpx
 import pytest
 
-from ml.serve.admission import Admission
+from ml.serve.admission import REQUEST_UNITS, Admission
+from ml.serve.batcher import Probabilities
+from ml.serve.exchange import Exchange
+from ml.serve.service import InferenceService
 from tests.ml.conftest import wait_until
 from tests.ml.serve.conftest import Served, ServeHere, is_closed, read_answer
 
@@ -229,3 +233,37 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(serve_here: ServeHere
                 deaf.sendall(b" ")
         admission = served.gateway.service.admission
         wait_until(lambda: admission.under_way == 0, "its work is dropped")
+
+
+def test_who_has_no_token_takes_nobodys_place(serve_here: ServeHere) -> None:
+    with serve_here(token="s3cret", always_admitted=1) as served, served.connect() as stranger:
+        for _ in range(5):
+            stranger.sendall(request())
+            assert read_answer(stranger)[0] == 401
+        assert served.gateway.service.admission.under_way == 0
+        assert served.gateway.service.admission.wait_seconds == 0
+
+
+def test_a_body_that_does_not_say_its_length_counts_as_much_as_one_that_does(
+    serve_here: ServeHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float]] = []
+    real = InferenceService.probabilities
+
+    async def look(service: InferenceService, exchange: Exchange, *rest: Any) -> Probabilities:
+        seen.append((exchange.units, service.admission.wait_seconds))
+        return await real(service, exchange, *rest)
+
+    monkeypatch.setattr(InferenceService, "probabilities", look)
+    body = BODY + b" " * 50_000
+    chunked = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+    )
+    with serve_here() as served:
+        for sent in (request(body), chunked % (len(body), body)):
+            with served.connect() as client:
+                client.sendall(sent)
+                assert read_answer(client)[0] == 200
+        assert served.gateway.service.admission.wait_seconds == 0
+    assert [units for units, _ in seen] == [REQUEST_UNITS + len(body)] * 2
+    assert all(wait > 0 for _, wait in seen)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ml.artifact import load_artifact
 from ml.client import InferenceClient, InferenceError, PredictResponse
 from ml.predict import Predictor
+from ml.serve.__main__ import main
 from tests.ml.conftest import ServeStore, Store, TinyModel, wait_until
 
 TEXTS = ["很好看，强烈推荐", "太差了，不要买", "😀", "房间很干净但是服务员态度不好"]
@@ -136,7 +137,10 @@ def test_told_to_stop_it_answers_what_it_has_begun(
         long = ["很好看，强烈推荐" * 1000] * 256
         asking = threading.Thread(target=lambda: answers.append(client.predict(long)))
         asking.start()
-        time.sleep(0.15)
+        wait_until(
+            lambda: "inference_queue_depth 1.0" in httpx.get(f"{server.url}/metrics", timeout=15).text,
+            "the request is being computed",
+        )
         still_computing = not answers
         server.process.send_signal(signal.SIGTERM)
         asking.join(timeout=30)
@@ -157,3 +161,13 @@ def test_a_wrong_store_is_refused_at_start_with_the_reason(tmp_path: Path) -> No
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "artifact store 's3://bucket': expected file:///absolute/path" in result.stderr
+
+
+def test_a_port_in_the_environment_that_is_none_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "eighty")
+    with pytest.raises(SystemExit) as end:
+        main(["--store", "file:///nowhere"])
+    assert end.value.code == 2
+    assert "'eighty'" in capsys.readouterr().err
