@@ -20,7 +20,6 @@ class Trace:
     """A place in a distributed trace (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
 
     trace_id: str  # 32 hexadecimal digits
-    parent_id: str  # 16, the caller's span
     span_id: str  # 16, made here
     flags: str  # 2, passed on
 
@@ -52,4 +51,4 @@ def trace_of(given: bytes | None) -> Trace | None:
     ):
         return None
     span_id = f"{random.getrandbits(64) or 1:016x}"
-    return Trace(trace_id.decode(), parent_id.decode(), span_id, flags.decode())
+    return Trace(trace_id.decode(), span_id, flags.decode())

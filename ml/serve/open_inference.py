@@ -235,6 +235,7 @@ def _write_answer(
     probabilities: Probabilities,
 ) -> Answer:
     tensors = [_output_tensor(one, labels, probabilities) for one in wanted]
+    # Escaped to ASCII, unlike /v1/predict's: the id is the client's own, and may hold half an emoji.
     text_part = json.dumps({**answer, "outputs": [tensor for tensor, _ in tensors]}).encode()
     headers = [(b"x-model-digest", str(answer["model_version"]).encode())]
     if not any(one.binary for one in wanted):

@@ -30,7 +30,10 @@ DIRECT_PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
         "not JSON, not texts, or beyond a limit, which the detail names",
         "texts holds 300 texts, the limit is 256 a request",
     ),
-    429: ("more is asked than can be answered in time; Retry-After says when", "more is asked than can be"),
+    429: (
+        "more is asked than can be answered in time; Retry-After says when",
+        "more is asked than can be answered in time; ask again later",
+    ),
     500: ("the model failed on these very texts", "unexpected failure; the service's log says more"),
     503: (
         "no model is being served",
@@ -47,7 +50,7 @@ _REQUEST_HEADERS: Final = (
     ("X-Request-ID", {"type": "string", "maxLength": 128}, "names the request; made where it is missing"),
     ("traceparent", {"type": "string"}, "W3C Trace Context"),
 )
-_MODEL_HEADER: Final = {
+_ANSWER_HEADERS: Final = {
     "X-Model-Digest": {"description": "the model that answered", "schema": {"type": "string"}},
     "X-Request-ID": {"description": "names the request", "schema": {"type": "string"}},
 }
@@ -75,7 +78,7 @@ def direct_operation(
             "content": {"application/json": {"schema": request_schema, "example": request_example}},
         },
         "responses": {
-            "200": {"description": description, "headers": _MODEL_HEADER, "content": content},
+            "200": {"description": description, "headers": _ANSWER_HEADERS, "content": content},
             **{
                 str(status): problem_response(status, when, detail)
                 for status, (when, detail) in problems.items()

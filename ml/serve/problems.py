@@ -45,9 +45,9 @@ def problem_document(status: int, detail: str, path: str) -> bytes:
     return json.dumps(document).encode()
 
 
-def answer_json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def answer_json(document: Any, status: int = 200) -> Response:
     """Answer with a JSON document; escaped to ASCII, so that no string in it can fail to be sent."""
-    return Response(json.dumps(document, allow_nan=False), status, headers, "application/json")
+    return Response(json.dumps(document, allow_nan=False), status, media_type="application/json")
 
 
 def handle_problems(app: FastAPI) -> None:
