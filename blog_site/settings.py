@@ -241,6 +241,13 @@ LABELLER_TIMEOUT_SECONDS = env.float("LABELLER_TIMEOUT_SECONDS", default=30.0)
 LABEL_MIN_CONFIDENCE = env.float("LABEL_MIN_CONFIDENCE", default=0.7)
 
 ARTIFACT_STORE_URL = env.str("ARTIFACT_STORE_URL", default=f"file://{VAR_DIR / 'store'}")
+ARTIFACT_STORE_TOKEN = env.str(
+    "ARTIFACT_STORE_TOKEN", default=""
+)  # for a store behind HTTP: reads and writes all
+ARTIFACT_STORE_RUN_TOKEN = env.str(
+    "ARTIFACT_STORE_RUN_TOKEN", default=""
+)  # what aggregators are given instead
+ARTIFACT_STORE_SIGNING_KEY = env.str("ARTIFACT_STORE_SIGNING_KEY", default="")  # of addresses to single files
 TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")
 TRAINING_RUNS_DIR = VAR_DIR / "runs"
 TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)

@@ -47,10 +47,18 @@ from federated.protocol import (
     encode_message,
 )
 from federated.refusals import Refusals
-from federated.report import conclude_run
+from federated.report import conclude_run, read_heldout
 from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
 from federated.server import AggregatorServer, Refused
-from federated.store import FolderStore, StoreError, open_store
+from federated.store import (
+    STORE_TOKEN_VARIABLE,
+    STORE_URL_VARIABLE,
+    Store,
+    StoreError,
+    open_store,
+    verify_bytes,
+    verify_file,
+)
 from federated.strategies import STRATEGIES, network_tensors
 from federated.tls import TlsError, make_server_context
 from ml.artifact import Artifact, ArtifactError, load_artifact
@@ -80,11 +88,12 @@ class Aggregator:
     def __init__(
         self,
         spec: RunSpec,
-        store: FolderStore,
+        store: Store,
         progress: ProgressLog,
         journal: Journal,
         *,
         min_sites: int | None = None,
+        heldout: Path | None = None,
     ) -> None:
         self.spec = spec
         self._journal = journal
@@ -93,6 +102,9 @@ class Aggregator:
         # Tensors are averaged and stepped side by side; torch's own threads would meet after every operation.
         self._threads = ThreadPoolExecutor(threads_of_process(), "tensors")
         self._store = store
+        self._heldout = heldout  # a file that holds them; else they are read from the store
+        if heldout is not None:
+            verify_file(heldout, spec.heldout_digest)  # now, not after the last round
         self._progress = progress
         self._refusals = Refusals(progress)
         # More than half of the sites: a run must not become one site's model because the others died.
@@ -125,7 +137,8 @@ class Aggregator:
     def _load_champion(self) -> Artifact | None:
         if self.spec.champion_digest is None:
             return None
-        return load_artifact(self._store.artifact(self.spec.champion_digest), self.spec.champion_digest)
+        folder = self._store.fetch_artifact(self.spec.champion_digest, self._journal.folder / "artifacts")
+        return load_artifact(folder, self.spec.champion_digest)
 
     def _choose_start(self) -> Artifact | None:
         """The champion, unless it reads other tokens than are wanted; None trains from scratch."""
@@ -284,6 +297,7 @@ class Aggregator:
             result = conclude_run(
                 spec=self.spec,
                 store=self._store,
+                heldout=self._read_heldout(),
                 parameters=parameters,
                 model_config=self._model_config,
                 training_config=self.config,
@@ -296,6 +310,13 @@ class Aggregator:
         except (ArtifactError, StoreError, OSError) as error:
             raise RunFailed(f"the model could not be kept: {error}") from error
         self._progress.write("done", result)
+
+    def _read_heldout(self) -> list[dict[str, str]]:
+        if self._heldout is None:
+            return read_heldout(self._store.read_shard(self.spec.heldout_digest))
+        content = self._heldout.read_bytes()
+        verify_bytes(content, self.spec.heldout_digest, str(self._heldout))
+        return read_heldout(content)
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until the condition holds, at most so long; says whether it does.
@@ -561,6 +582,12 @@ def lead_and_serve(aggregator: Aggregator, server: AggregatorServer) -> int:
     return 1 if reason else 0
 
 
+def open_store_of(spec: RunSpec) -> Store:
+    """The store that the environment names, else the run's specification: the blog may know it by another address."""
+    url = os.environ.get(STORE_URL_VARIABLE) or spec.store_url
+    return open_store(url, token=os.environ.get(STORE_TOKEN_VARIABLE, ""))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m federated.aggregator", description=__doc__.split("\n")[0]
@@ -597,7 +624,7 @@ def main(arguments: list[str] | None = None) -> int:
         tls = None
         if options.tls_cert:
             tls = make_server_context(options.tls_cert, options.tls_key, options.tls_client_ca)
-        aggregator = Aggregator(spec, open_store(spec.store_url), progress, Journal(options.work_dir))
+        aggregator = Aggregator(spec, open_store_of(spec), progress, Journal(options.work_dir))
         log.info("startup complete")
         return lead_and_serve(aggregator, AggregatorServer(listener, aggregator, tokens, tls))
     except (ArtifactError, StoreError, TlsError) as error:

@@ -37,7 +37,7 @@ from federated.launch.local import AGGREGATOR_MEMORY, LocalLauncher
 from federated.partition import partition_by_dirichlet
 from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
 from federated.rows import apply_changes, pack_tensors
-from federated.store import FolderStore, open_store
+from federated.store import FolderStore
 from federated.trainer import AggregatorClient
 from ml import model
 from ml.bootstrap import read_bootstrap_corpus
@@ -252,7 +252,7 @@ def measure_throughput(console: Console) -> float:
     homes = partition_by_dirichlet([example.label for example in examples], sites=SITES, alpha=1.0, seed=0)
     with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
         root = Path(folder)
-        store = open_store((root / "store").as_uri())
+        store = FolderStore(root / "store")
         shards = [
             [{"text": example.text, "label": example.label, "site": site_name(home)}
              for example, mine in zip(examples, homes, strict=True) if mine == home]

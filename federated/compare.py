@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from rich.progress import Progress
 
 from federated.protocol import RunSpec, read_progress
 from federated.simulation import simulate_run
-from federated.store import open_store
+from federated.store import STORE_TOKEN_VARIABLE, open_store
 from ml.artifact import load_artifact
 from ml.data import Dataset, encode_dataset, read_examples
 from ml.model import SentimentLSTM
@@ -90,17 +92,19 @@ def compare(run_dir: Path, console: Console, seeds: int = 5) -> dict[str, Any]:
 
 def read_ground(spec: RunSpec, report: Mapping[str, Any]) -> Ground:
     """Encode the run's shards as its trainers did."""
-    store = open_store(spec.store_url)
-    artifact = load_artifact(store.artifact(report["artifact"]), report["artifact"])
-    config = TrainingConfig.from_json(report["training"])
-    tokenizer = make_tokenizer(artifact.tokenizer)
+    store = open_store(spec.store_url, token=os.environ.get(STORE_TOKEN_VARIABLE, ""))
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = Path(folder)  # what a store behind HTTP holds; one in a folder is read where it is
+        artifact = load_artifact(store.fetch_artifact(report["artifact"], fetched), report["artifact"])
+        config = TrainingConfig.from_json(report["training"])
+        tokenizer = make_tokenizer(artifact.tokenizer)
 
-    def read(digest: str) -> Dataset:
-        examples = read_examples(store.shard(digest))
-        return encode_dataset(examples, tokenizer, artifact.vocabulary, config.max_length)
+        def read(digest: str) -> Dataset:
+            examples = read_examples(store.fetch_shard(digest, fetched))
+            return encode_dataset(examples, tokenizer, artifact.vocabulary, config.max_length)
 
-    shards = {site: read(shard.shard_digest) for site, shard in spec.sites.items()}
-    return Ground(shards, read(spec.heldout_digest), artifact.network, artifact.vocabulary.tokens, config)
+        shards = {site: read(shard.shard_digest) for site, shard in spec.sites.items()}
+        return Ground(shards, read(spec.heldout_digest), artifact.network, artifact.vocabulary.tokens, config)
 
 
 def train_by_sites(ground: Ground, on_round: Callable[[], None]) -> SentimentLSTM:

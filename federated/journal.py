@@ -44,6 +44,7 @@ class Journal:
     """The journal in a run's work folder."""
 
     def __init__(self, work_dir: Path) -> None:
+        self.folder = work_dir
         self._checkpoint = work_dir / CHECKPOINT
         self._rounds = work_dir / ROUNDS
         self._file: BinaryIO | None = None

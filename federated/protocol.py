@@ -24,6 +24,11 @@ Tensors = dict[str, np.ndarray]
 TOKEN_VARIABLE = "HUISHENG_SITE_TOKEN"  # noqa: S105 - the environment variable's name, not a token
 TOKENS_VARIABLE = "HUISHENG_SITE_TOKENS"  # the aggregator's: JSON {site: token}
 
+# How the processes of a run end, for whoever starts them: 0 done, 1 failed and not to be repeated, and
+EXIT_USAGE = 2  # wrong arguments, a bad shard, specification or certificate: the same would come of it again
+EXIT_REFUSED = 10  # the other side refused for good, or is not to be trusted
+EXIT_UNREACHABLE = 11  # the other side could not be reached: may be tried again
+EXIT_MOVED = 143  # ended by SIGTERM amid a run that another process is to go on with, as shells count signals
 
 MESSAGE_TYPE = "application/vnd.huisheng.safetensors"
 NOT_COUNTED_HEADER = "X-Update-Not-Counted"  # of an answer to an update: why it had no part in its round

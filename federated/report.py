@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from federated.protocol import RoundRecord, RunSpec, Tensors
-from federated.store import FolderStore, write_whole
+from federated.store import Store
 from ml.artifact import Artifact, load_artifact
 from ml.data import Example
 from ml.export import export_artifact
@@ -28,7 +29,8 @@ from ml.vocabulary import Vocabulary
 def conclude_run(
     *,
     spec: RunSpec,
-    store: FolderStore,
+    store: Store,
+    heldout: Sequence[Mapping[str, str]],
     parameters: Tensors,
     model_config: ModelConfig,
     training_config: TrainingConfig,
@@ -38,25 +40,27 @@ def conclude_run(
     start: Artifact | None,
     rounds: Sequence[RoundRecord],
 ) -> dict[str, Any]:
-    """Export the artifact, evaluate it and the champion on the same held-out samples, and write the report beside it.
+    """Export the artifact, evaluate it and the champion on the same held-out samples, and keep the report beside it.
 
     Both are evaluated as they would be served, through ONNX Runtime. Returns {"artifact": digest, "report": …}.
     """
-    heldout = read_heldout(store.shard(spec.heldout_digest))
-    written = export_artifact(
-        store.artifacts,
-        weights=parameters,
-        config=model_config,
-        tokenizer=tokenizer,
-        vocabulary=vocabulary,
-        max_length=training_config.max_length,
-        validation=[Example(sample["text"], sample["label"]) for sample in heldout],
-    )
-    candidate = load_artifact(written.path, written.digest)
+    with tempfile.TemporaryDirectory() as folder:
+        written = export_artifact(
+            Path(folder),
+            weights=parameters,
+            config=model_config,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            max_length=training_config.max_length,
+            validation=[Example(sample["text"], sample["label"]) for sample in heldout],
+        )
+        store.put_artifact(written.digest, written.path)
+        candidate = load_artifact(written.path, written.digest)
+        size_bytes = sum(file.stat().st_size for file in written.path.iterdir())
     report = {
         "run": spec.run,
         "artifact": written.digest,
-        "size_bytes": sum(file.stat().st_size for file in written.path.iterdir()),
+        "size_bytes": size_bytes,
         "quantization": asdict(candidate.quantization),
         "champion": None if champion is None else champion.digest,
         "start": None if start is None else start.digest,  # whose weights the run went on from
@@ -72,20 +76,17 @@ def conclude_run(
         "bytes_up": sum(record.bytes_up for record in rounds),
         "bytes_down": sum(record.bytes_down for record in rounds),
     }
-    folder = store.report(written.digest)
     curves = {"rounds": [asdict(record) for record in rounds]}
     for name, picture in draw_pictures(report, rounds).items():
-        write_whole(folder / name, picture)
-    write_whole(
-        folder / "report.json", json.dumps({**report, **curves}, ensure_ascii=False, indent=1).encode()
-    )
+        store.put_report(written.digest, name, picture)
+    document = json.dumps({**report, **curves}, ensure_ascii=False, indent=1)
+    store.put_report(written.digest, "report.json", document.encode())
     return {"artifact": written.digest, "report": report}
 
 
-def read_heldout(path: Path) -> list[dict[str, str]]:
-    """Held-out samples as {"text", "label", "site"}."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+def read_heldout(content: bytes) -> list[dict[str, str]]:
+    """Held-out samples, {"text", "label", "site"} each, of a shard's content."""
+    return [json.loads(line) for line in content.decode().split("\n") if line]
 
 
 def evaluate_artifact(artifact: Artifact, heldout: Sequence[Mapping[str, str]]) -> dict[str, Any]:

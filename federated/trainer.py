@@ -34,6 +34,9 @@ import torch
 
 from federated.encoding import Encoder
 from federated.protocol import (
+    EXIT_REFUSED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
     MESSAGE_TYPE,
     NOT_COUNTED_HEADER,
     REASON_MAX_CHARS,
@@ -56,9 +59,10 @@ from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.train import choose_device, evaluate
 from ml.vocabulary import Vocabulary, count_tokens
 
-EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE = 2, 10, 11
-CONNECT_ATTEMPTS = 40  # a second apart at most: the aggregator may still be starting, or starting again
+PATIENCE_SECONDS = 36.0  # with an aggregator that may still be starting, or starting again
 CONNECT_SECONDS, HELD_SECONDS = 10, 600
+# An aggregator whose machine is gone says nothing, not even that: asked when a held answer is long in coming.
+SILENT_SECONDS, ASK_SECONDS, ASK_TIMES = 30, 10, 3
 
 log = logging.getLogger("federated.trainer")
 
@@ -78,8 +82,18 @@ class RoundNotBegun(AggregatorError):
 class AggregatorClient:
     """The trainer's only way out: one connection, kept for the whole run."""
 
-    def __init__(self, url: str, token: str, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` says whom an https:// address must belong to; None trusts what the system trusts."""
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        tls: ssl.SSLContext | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """`tls` says whom an https:// address must belong to; None trusts what the system trusts.
+
+        `patience_seconds` is how long the aggregator may be away; its name is looked up anew each time.
+        """
+        self._patience_seconds = patience_seconds
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         self._connection: http.client.HTTPConnection
@@ -116,7 +130,8 @@ class AggregatorClient:
 
     def _send(self, method: str, path: str, body: bytes) -> memoryview:
         """Send until it is answered. Sending again is safe: an update counts once per site and round."""
-        for attempt in range(1, CONNECT_ATTEMPTS + 1):
+        began = time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 status, content = self._ask(method, path, body)
             except (OSError, http.client.HTTPException) as error:
@@ -134,17 +149,30 @@ class AggregatorClient:
                 if status < 500 and status != 408:
                     raise AggregatorError(said, permanent=True)
                 problem = said
-            log.warning("attempt %d of %d at %s failed (%s)", attempt, CONNECT_ATTEMPTS, path, problem)
+            away = time.monotonic() - began
+            if away >= self._patience_seconds:
+                raise AggregatorError(
+                    f"no answer from the aggregator at {path} in {away:.0f} s ({problem}); "
+                    f"--patience-seconds is {self._patience_seconds:.0f}",
+                    permanent=False,
+                )
+            log.warning(
+                "attempt %d at %s failed (%s); trying for %.0f s more",
+                attempt,
+                path,
+                problem,
+                self._patience_seconds - away,
+            )
             time.sleep(min(1.0, 0.1 * attempt))
-        raise AggregatorError(
-            f"no answer from the aggregator at {path} after {CONNECT_ATTEMPTS} attempts", permanent=False
-        )
+        raise AssertionError("counting never ends")
 
     def _ask(self, method: str, path: str, body: bytes) -> tuple[int, memoryview]:
         if not self._connection.sock:
             self._connection.connect()
             # The held answer of a round comes when the slowest site has answered, so reading may take long.
-            _socket_of(self._connection).settimeout(HELD_SECONDS)
+            opened = _socket_of(self._connection)
+            opened.settimeout(HELD_SECONDS)
+            notice_silence(opened)
         self._connection.request(method, path, body, self._headers)
         response = self._connection.getresponse()
         size = int(response.headers.get("Content-Length", 0))
@@ -164,6 +192,18 @@ class AggregatorClient:
 
 def _socket_of(connection: http.client.HTTPConnection) -> socket.socket:
     return connection.sock
+
+
+def notice_silence(opened: socket.socket) -> None:
+    """Let the system ask a peer that says nothing whether it is still there, where it can."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", SILENT_SECONDS),
+        ("TCP_KEEPINTVL", ASK_SECONDS),
+        ("TCP_KEEPCNT", ASK_TIMES),
+    ):
+        if hasattr(socket, name):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @dataclass(frozen=True)
@@ -273,6 +313,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--tls-cert", type=Path, help="this site's own certificate (PEM), where one is wanted"
     )
     parser.add_argument("--tls-key", type=Path, help="its key (PEM, without a passphrase)")
+    parser.add_argument(
+        "--patience-seconds",
+        type=float,
+        default=PATIENCE_SECONDS,
+        help="how long the aggregator may be away, or not there yet (default: %(default).0f)",
+    )
     options = parser.parse_args(arguments)
     secure = urlsplit(options.aggregator).scheme == "https"
     if bool(options.tls_cert) != bool(options.tls_key):
@@ -297,7 +343,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise InvalidShard(f"{options.shard.name}: holds no sample; cut the shard again")
         log.info("%d training and %d validation samples", len(data.train), len(data.validation))
         tls = make_client_context(options.ca, options.tls_cert, options.tls_key) if secure else None
-        with contextlib.closing(AggregatorClient(options.aggregator, token, tls)) as client:
+        with contextlib.closing(
+            AggregatorClient(options.aggregator, token, tls, options.patience_seconds)
+        ) as client:
             answered = take_part(client, data, device)
     except TlsError as error:
         log.error("%s", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import mimetypes
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -19,10 +21,12 @@ from django.views.decorators.http import require_POST
 
 from blog_site.comments.models import Sentiment
 from blog_site.training import services
-from blog_site.training.federation import report_file
+from blog_site.training.federation import MissingFile, StoreError, read_report
 from blog_site.training.models import ModelVersion, Rollout, Run, Site
 from blog_site.training.pictures import make_curve
 from blog_site.training.rollout import RolloutRefused, rollback_model
+
+log = logging.getLogger(__name__)
 
 REFUSALS_SHOWN = 50
 REFUSED = {  # by the status that the site was answered
@@ -146,17 +150,23 @@ class RunAdmin(ReadOnly):
         response["X-Run-Ended"] = "1" if run.has_ended() else "0"
         return response
 
-    def file_view(self, request: HttpRequest, run_id: int, name: str) -> FileResponse:
+    def file_view(self, request: HttpRequest, run_id: int, name: str) -> HttpResponse:
         """A picture or the report, as saved beside the artifact."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         run = get_object_or_404(Run.objects.select_related("model_version"), pk=run_id)
         if run.model_version is None or name not in PICTURES:
             raise Http404
-        file = report_file(run.model_version.digest, name)
-        if not file.is_file():
-            raise Http404
-        return FileResponse(file.open("rb"))
+        try:
+            content = read_report(run.model_version.digest, name)
+        except MissingFile as error:
+            raise Http404 from error
+        except StoreError as error:
+            log.warning("%s of the report on run %s: %s", name, run.pk, error)
+            return HttpResponse(
+                _("制品仓库暂时没有应答，请稍后再试。"), status=503, content_type="text/plain; charset=utf-8"
+            )
+        return HttpResponse(content, content_type=mimetypes.guess_type(name)[0])
 
 
 def describe_run(run: Run) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from federated.protocol import (
     SiteSpec,
     configure_training,
 )
-from federated.store import FolderStore, StoreError, open_store
+from federated.store import MissingFile, Store, StoreError, open_store
 
 __all__ = [
     "TOKENIZERS",
     "TRAINING_CHOICES",
     "WAYS",
+    "MissingFile",
     "RoundRecord",
     "RunSpec",
     "RunStatus",
@@ -39,7 +40,7 @@ __all__ = [
     "launcher_problem",
     "partition",
     "put_shard",
-    "report_file",
+    "read_report",
     "tabulate",
 ]
 
@@ -47,8 +48,8 @@ __all__ = [
 LAUNCHERS = ("local",)
 
 
-def artifact_store() -> FolderStore:
-    return open_store(settings.ARTIFACT_STORE_URL)
+def artifact_store() -> Store:
+    return open_store(settings.ARTIFACT_STORE_URL, token=settings.ARTIFACT_STORE_TOKEN)
 
 
 def launcher_problem() -> str:
@@ -62,12 +63,16 @@ def launcher() -> Launcher:
     """The launcher that TRAINING_LAUNCHER names; raises ImproperlyConfigured for one that is not known."""
     if problem := launcher_problem():
         raise ImproperlyConfigured(problem)
-    return LocalLauncher(Path(settings.TRAINING_RUNS_DIR), secret=settings.SECRET_KEY)
+    return LocalLauncher(
+        Path(settings.TRAINING_RUNS_DIR),
+        secret=settings.SECRET_KEY,
+        store_token=settings.ARTIFACT_STORE_RUN_TOKEN or settings.ARTIFACT_STORE_TOKEN,
+    )
 
 
 def put_shard(samples: Iterable[Mapping[str, Any]]) -> str:
     return artifact_store().put_shard(samples)
 
 
-def report_file(digest: str, name: str) -> Path:
-    return artifact_store().report(digest) / name
+def read_report(digest: str, name: str) -> bytes:
+    return artifact_store().read_report(digest, name)

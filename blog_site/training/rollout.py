@@ -34,12 +34,13 @@ ANY: Final = object()
 
 
 def promote_model(*, model_version: ModelVersion, actor: str, instead_of: object = ANY) -> Rollout:
-    """Make a model version the champion. Raises RolloutRefused when it is already, or its artifact is gone.
+    """Make a model version the champion. Raises RolloutRefused when it is already, or its artifact is gone, and
+    StoreError when nobody can say whether it is.
 
     `instead_of`: the champion that the caller compared it with (None: there was none); ChampionChanged when it is
     another one by now.
     """
-    if not artifact_store().artifact(model_version.digest).is_dir():
+    if not artifact_store().has_artifact(model_version.digest):
         raise RolloutRefused(f"模型 {model_version.short_digest()} 的文件已不在仓库中，无法上线")
     try:
         with transaction.atomic():
@@ -62,7 +63,10 @@ def rollback_model(*, to: ModelVersion | None, actor: str) -> Rollout:
         raise RolloutRefused(
             f"模型 {target.short_digest()} 从未在用（{target.get_state_display()}），不能回滚到它"
         )
-    return promote_model(model_version=target, actor=actor)
+    try:
+        return promote_model(model_version=target, actor=actor)
+    except StoreError as error:
+        raise RolloutRefused(f"制品仓库没有应答，无法确认模型文件还在：{error}") from error
 
 
 def previous_champion(champion: ModelVersion) -> ModelVersion | None:

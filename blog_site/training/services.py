@@ -190,7 +190,15 @@ def advance_run(run: Run) -> Run:
     }
     try:
         step[run.state](run)
-    except OSError as error:  # the store, or the launcher's folder and processes
+    except federation.StoreError as error:
+        if error.permanent:
+            return end_run(run, Run.State.FAILED, f"存储出错：{error}")
+        log.warning("%s waits for the store: %s", run.key(), error)
+        # Until the run's own time is up; what it says of its end, if it has just ended, must stay.
+        Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
+            state_reason=f"制品仓库暂时没有应答，会再试：{error}"[:500]
+        )
+    except OSError as error:  # the launcher's folder and processes
         return end_run(run, Run.State.FAILED, f"存储出错：{error}")
     run.refresh_from_db()
     # After the look: what was done in time counts, even if nobody looked until now.

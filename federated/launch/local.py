@@ -28,7 +28,7 @@ from federated.protocol import (
     RunStatus,
     read_progress,
 )
-from federated.store import open_store
+from federated.store import STORE_TOKEN_VARIABLE, open_store
 from ml.threads import available_cpus
 
 log = logging.getLogger(__name__)
@@ -77,16 +77,20 @@ class LocalLauncher:
     can be started again with the one it had.
     """
 
-    def __init__(self, runs_dir: Path, secret: str, max_restarts: int = 3) -> None:
-        """`max_restarts` is how often each process of a run is started again before it is given up."""
+    def __init__(self, runs_dir: Path, secret: str, max_restarts: int = 3, store_token: str = "") -> None:
+        """`max_restarts` is how often each process of a run is started again before it is given up.
+
+        `store_token` is the aggregator's for a store behind HTTP.
+        """
         self._runs_dir = runs_dir
+        self._store_token = store_token
         self._secret = secret.encode()
         self._max_restarts = max_restarts
 
     def start(self, spec: RunSpec) -> None:
         """Start a run's processes. A run that was started already, however it ended, is left as it is."""
         # First: a wrong URL must not leave a run that seems to be starting.
-        open_store(spec.store_url)
+        open_store(spec.store_url, token=self._store_token)
         work_dir = self._runs_dir / spec.run
         work_dir.mkdir(parents=True, exist_ok=True)
         try:
@@ -180,13 +184,15 @@ class LocalLauncher:
         # It computes while the sites wait for it, so it may take all processors.
         environment = {TOKENS_VARIABLE: json.dumps(tokens), "OMP_NUM_THREADS": str(available_cpus())}
         environment |= AGGREGATOR_MEMORY
+        if self._store_token:
+            environment[STORE_TOKEN_VARIABLE] = self._store_token
         return start_process(AGGREGATOR, command, environment, work_dir, pass_fds=(listener.fileno(),))
 
     def _start_trainer(self, spec: RunSpec, site: str, port: int) -> StartedProcess:
-        store = open_store(spec.store_url)
+        store = open_store(spec.store_url, token=self._store_token)
         shard, validation = (
-            store.shard(spec.sites[site].shard_digest),
-            store.shard(spec.sites[site].validation_digest),
+            store.fetch_shard(digest, self._runs_dir / spec.run / "shards" / site)
+            for digest in (spec.sites[site].shard_digest, spec.sites[site].validation_digest)
         )
         command = ["federated.trainer", "--aggregator", f"http://127.0.0.1:{port}", "--site", site]
         command += ["--shard", str(shard), "--validation", str(validation)]

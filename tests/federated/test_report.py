@@ -75,7 +75,7 @@ def test_the_evaluation_is_of_the_held_out_samples_at_every_site(report: dict[st
 def test_the_same_artifact_is_scored_the_same_again(finished: FinishedRun, report: dict[str, Any]) -> None:
     store = finished.ground.store
     artifact = load_artifact(store.artifact(finished.digest), finished.digest)
-    heldout = read_heldout(store.shard(finished.spec.heldout_digest))
+    heldout = read_heldout(store.read_shard(finished.spec.heldout_digest))
     again = evaluate_artifact(artifact, heldout)
     assert json.loads(json.dumps(again)) == report["candidate_evaluation"]
     # With every label turned to one that the model does not give, it is always wrong.
