@@ -2,10 +2,17 @@
 
     python -m federated.aggregator --spec run.json --work-dir DIR (--fd N | --host H --port P)
 
+On a cluster, where a pod may be moved at any time: --resumable --mirror --heldout FILE, and a volume as work folder.
+
 With --tls-cert FILE --tls-key FILE it serves HTTPS only; with --tls-client-ca FILE only sites that have a certificate.
 Routes (all but /livez want the site's bearer token): GET /v1/settings · POST /v1/join · POST /v1/rounds/N/update.
 Join and update are held requests: the answer to an update is the next round's parameters, so a round is one exchange
 per site and nobody polls. What happens is written to progress.jsonl in the work folder.
+
+The store is the one that ARTIFACT_STORE_URL names, with the token in ARTIFACT_STORE_TOKEN; else the specification's.
+
+Exit status: 0 the run is done, 1 it failed (the diary says why), 2 wrong usage, 11 the store could not be reached, or
+another aggregator works in the folder, 143 told to stop amid a run that another process is to go on with (--resumable).
 """
 
 from __future__ import annotations
@@ -32,8 +39,20 @@ import numpy as np
 import torch
 
 from federated.averaging import GradientSum, InconsistentUpdates
-from federated.journal import Journal, JournalError, mend_last_line
+from federated.journal import (
+    DIARY,
+    Journal,
+    JournalError,
+    WorkDirTaken,
+    held_work_dir,
+    mend_last_line,
+    prune_work_dirs,
+)
+from federated.mirror import DiaryMirror
 from federated.protocol import (
+    EXIT_MOVED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
     NO_METRICS,
     TOKENS_VARIABLE,
     ProgressLog,
@@ -45,6 +64,7 @@ from federated.protocol import (
     batch_share,
     configure_training,
     encode_message,
+    read_progress,
 )
 from federated.refusals import Refusals
 from federated.report import conclude_run, read_heldout
@@ -74,12 +94,18 @@ VOCABULARY_MIN_COUNT = 2
 VALIDATE_EVERY_ROUNDS = 30
 MAX_ABSENCES = 3
 FAREWELL_SECONDS = 0.5
+MOVING_SECONDS = 5.0  # for the diary's copy when this process is told to stop
+WORK_DIR_SECONDS = 120.0  # in which the aggregator before should have ended
 
 log = logging.getLogger("federated.aggregator")
 
 
 class RunFailed(Exception):
     """The run cannot go on; the text is what its page will say."""
+
+
+class StoreAway(RunFailed):
+    """The store could not be reached when the model was to be kept: another process may succeed later."""
 
 
 class Aggregator:
@@ -307,8 +333,9 @@ class Aggregator:
                 start=self._start,
                 rounds=self.records,
             )
-        except (ArtifactError, StoreError, OSError) as error:
-            raise RunFailed(f"the model could not be kept: {error}") from error
+        except (ArtifactError, OSError) as error:
+            passing = isinstance(error, StoreError) and not error.permanent
+            raise (StoreAway if passing else RunFailed)(f"the model could not be kept: {error}") from error
         self._progress.write("done", result)
 
     def _read_heldout(self) -> list[dict[str, str]]:
@@ -558,18 +585,28 @@ class Stopped(BaseException):
 
 
 def stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # told once is enough: what follows is to be finished
     raise Stopped
 
 
-def lead_and_serve(aggregator: Aggregator, server: AggregatorServer) -> int:
-    """Serve until the run has ended, or a signal ends it; returns the exit status: 0 done, 1 failed."""
+def lead_and_serve(aggregator: Aggregator, server: AggregatorServer, *, resumable: bool = False) -> int:
+    """Serve until the run has ended, or a signal ends it; returns the exit status.
+
+    Of a resumable run nobody is told that it is over when only this process is: the sites try until there is another.
+    """
     with server.serving():
         reason = ""
         try:
             aggregator.lead()
         except Stopped:
+            if resumable:
+                log.info("told to stop; whoever is started next goes on where the journal ends")
+                return EXIT_MOVED
             reason = "stopped from outside"
         except RunFailed as error:
+            if resumable and isinstance(error, StoreAway):
+                log.error("%s; whoever is started next tries again", error)
+                return EXIT_UNREACHABLE
             reason = str(error)
             log.error("the run failed: %s", reason)
         except Exception as error:
@@ -582,10 +619,76 @@ def lead_and_serve(aggregator: Aggregator, server: AggregatorServer) -> int:
     return 1 if reason else 0
 
 
-def open_store_of(spec: RunSpec) -> Store:
+def open_store_of(spec: RunSpec, patience_seconds: float | None) -> Store:
     """The store that the environment names, else the run's specification: the blog may know it by another address."""
     url = os.environ.get(STORE_URL_VARIABLE) or spec.store_url
-    return open_store(url, token=os.environ.get(STORE_TOKEN_VARIABLE, ""))
+    return open_store(url, token=os.environ.get(STORE_TOKEN_VARIABLE, ""), patience_seconds=patience_seconds)
+
+
+def start_mirror(diary: Path, spec: RunSpec) -> DiaryMirror:
+    """Begin to copy the diary to the store."""
+    store = open_store_of(spec, patience_seconds=0)  # the mirror itself tries again, with the newest
+    mirror = DiaryMirror(diary, lambda content: store.put_run_file(spec.run, DIARY, content))
+    mirror.start()
+    return mirror
+
+
+def run_aggregator(options: argparse.Namespace, spec: RunSpec, listener: socket.socket) -> int:
+    """Lead the run in its folder, from its beginning or from where another process has left it."""
+    diary = options.work_dir / DIARY
+    mend_last_line(diary)
+    progress = ProgressLog(diary)
+    if options.resumable:
+        phase = read_progress(diary).phase
+        if phase == "failed" and options.resume_failed:
+            progress.write("phase", {"phase": "starting"})
+        elif phase in ("done", "failed"):
+            log.info("the run has ended before: it is %s", phase)
+            return 0 if phase == "done" else 1
+    try:
+        tls = None
+        if options.tls_cert:
+            tls = make_server_context(options.tls_cert, options.tls_key, options.tls_client_ca)
+        store = open_store_of(spec, options.patience_seconds)
+        tokens = json.loads(os.environ[TOKENS_VARIABLE])
+        aggregator = Aggregator(spec, store, progress, Journal(options.work_dir), heldout=options.heldout)
+        log.info("startup complete")
+        server = AggregatorServer(listener, aggregator, tokens, tls)
+        return lead_and_serve(aggregator, server, resumable=options.resumable)
+    except (ArtifactError, StoreError, TlsError) as error:
+        log.error("the run cannot begin: %s", error)
+        if options.resumable and isinstance(error, StoreError) and not error.permanent:
+            return EXIT_UNREACHABLE
+        progress.write("failed", {"reason": str(error)})
+        return 1
+    except Stopped:
+        if options.resumable:
+            return EXIT_MOVED
+        progress.write("failed", {"reason": "stopped from outside"})
+        return 1
+
+
+def run_mirrored(options: argparse.Namespace, spec: RunSpec, listener: socket.socket) -> int:
+    """The same, and what the diary says last is in the store before this process ends, if that can be had."""
+    mirror = start_mirror(options.work_dir / DIARY, spec)
+    status = run_aggregator(options, spec, listener)
+    if status in (EXIT_MOVED, EXIT_UNREACHABLE):
+        mirror.finish(MOVING_SECONDS)  # as far as it goes: the next one copies it all again
+    elif not mirror.finish():
+        return EXIT_UNREACHABLE  # the next one finds that the run has ended, and says so to the store
+    return status
+
+
+def listen_at(host: str, port: int, sites: int) -> socket.socket:
+    """A listening socket; `::` is every address of either kind."""
+    if ":" not in host:
+        return socket.create_server((host, port), backlog=sites + 8)
+    return socket.create_server(
+        (host, port),
+        family=socket.AF_INET6,
+        backlog=sites + 8,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -604,36 +707,63 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--tls-client-ca", type=Path, help="let in only sites with a certificate of this CA (PEM)"
     )
+    parser.add_argument(
+        "--heldout", type=Path, help="a file that holds the held-out samples; else they come from the store"
+    )
+    parser.add_argument("--mirror", action="store_true", help="copy the diary to the store as it grows")
+    parser.add_argument(
+        "--resumable",
+        action="store_true",
+        help="when told to stop, leave the run for another process to go on with, instead of ending it",
+    )
+    parser.add_argument(
+        "--resume-failed",
+        action="store_true",
+        help="with --resumable: go on with a run that has failed, or was stopped",
+    )
+    parser.add_argument(
+        "--prune-days",
+        type=float,
+        metavar="N",
+        help="remove the work folders of other runs beside this one, N days after something was written there",
+    )
+    parser.add_argument(
+        "--patience-seconds",
+        type=float,
+        help="how long the store may be away before the run gives up (default: some seconds)",
+    )
     options = parser.parse_args(arguments)
+    if options.heldout and not options.heldout.is_file():
+        parser.error(f"--heldout {options.heldout} is no file: fetch it first (python -m federated.fetch)")
     if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
         parser.error("--tls-cert and --tls-key go together, and --tls-client-ca with them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s aggregator %(message)s")
     torch.set_num_threads(1)  # until the rounds are over: see Aggregator
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if not os.environ.get(TOKENS_VARIABLE):
+        log.error("%s is not in the environment: set it to the sites' tokens, as JSON", TOKENS_VARIABLE)
+        return EXIT_USAGE
     spec = RunSpec.from_json(options.spec.read_text(encoding="utf-8"))
-    tokens = json.loads(os.environ[TOKENS_VARIABLE])
     listener = (
         socket.socket(fileno=options.fd)
         if options.fd is not None
-        else socket.create_server((options.host, options.port))
+        else listen_at(options.host, options.port, len(spec.sites))
     )
-    mend_last_line(options.work_dir / "progress.jsonl")
-    progress = ProgressLog(options.work_dir / "progress.jsonl")
+    options.work_dir.mkdir(parents=True, exist_ok=True)
     try:
-        tls = None
-        if options.tls_cert:
-            tls = make_server_context(options.tls_cert, options.tls_key, options.tls_client_ca)
-        aggregator = Aggregator(spec, open_store_of(spec), progress, Journal(options.work_dir))
-        log.info("startup complete")
-        return lead_and_serve(aggregator, AggregatorServer(listener, aggregator, tokens, tls))
-    except (ArtifactError, StoreError, TlsError) as error:
-        progress.write("failed", {"reason": str(error)})
-        log.error("the run cannot begin: %s", error)
-        return 1
-    except Stopped:
-        progress.write("failed", {"reason": "stopped from outside"})
-        return 1
+        with held_work_dir(options.work_dir, WORK_DIR_SECONDS):
+            if options.prune_days is not None:
+                prune_work_dirs(options.work_dir.parent, options.work_dir, options.prune_days * 86_400)
+            return (run_mirrored if options.mirror else run_aggregator)(options, spec, listener)
+    except StoreError as error:  # no address of a store
+        log.error("%s", error)
+        return EXIT_USAGE
+    except WorkDirTaken as error:
+        log.error("%s", error)
+        return EXIT_UNREACHABLE
+    except Stopped:  # before there was anything to stop
+        return EXIT_MOVED if options.resumable else 1
 
 
 if __name__ == "__main__":

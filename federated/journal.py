@@ -11,8 +11,13 @@ the machine: after a power cut the last rounds may be gone, and are trained agai
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
+import shutil
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,9 +28,13 @@ from federated.protocol import MessageError, Tensors, decode_message, encode_par
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
+DIARY, LOCK = "progress.jsonl", "aggregator.lock"
 CHECKPOINT_RATIO: Final = 4  # so all checkpoints together cost a quarter of what the rounds' own records do
 _FRAME: Final = struct.Struct("<4sIQ")  # magic, CRC-32 of the message, its length in bytes
 _MAGIC: Final = b"HSJ1"
+
+
+log = logging.getLogger(__name__)
 
 
 class JournalError(Exception):
@@ -131,3 +140,53 @@ def mend_last_line(path: Path) -> None:
     if end != len(content):
         with path.open("r+b") as file:
             file.truncate(end)
+
+
+class WorkDirTaken(Exception):
+    """Another aggregator works in this folder."""
+
+
+@contextlib.contextmanager
+def held_work_dir(work_dir: Path, patience_seconds: float) -> Iterator[None]:
+    """Keep a second aggregator out of the run's folder: on a cluster the one before may not have ended yet.
+
+    Raises WorkDirTaken when it is still there after so long.
+    """
+    deadline = time.monotonic() + patience_seconds
+    with (work_dir / LOCK).open("w") as lock:
+        while not _lock(lock.fileno()):
+            if time.monotonic() >= deadline:
+                raise WorkDirTaken(
+                    f"another aggregator has worked in {work_dir} for {patience_seconds:.0f} s more: end it first"
+                )
+            time.sleep(0.2)
+        yield
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.warning("this volume has no locks (%s); nobody keeps a second aggregator out", error)
+    return True
+
+
+def prune_work_dirs(parent: Path, keep: Path, older_than_seconds: float) -> None:
+    """Remove the folders of runs in `parent` in which nothing was written for so long, and nobody works."""
+    until = time.time() - older_than_seconds
+    for folder in sorted(parent.iterdir()):
+        try:
+            if folder == keep or not (folder / DIARY).is_file() or _last_written(folder) > until:
+                continue
+            with (folder / LOCK).open("w") as lock:
+                if _lock(lock.fileno()):
+                    shutil.rmtree(folder)
+                    log.info("removed %s: nothing was written there for %.0f s", folder, older_than_seconds)
+        except OSError as error:  # is being removed by another run's aggregator, or belongs to somebody else
+            log.warning("%s was not looked after: %s", folder, error)
+
+
+def _last_written(folder: Path) -> float:
+    return max(file.stat().st_mtime for file in folder.iterdir() if file.name != LOCK)

@@ -339,7 +339,9 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except OSError as error:
+    except BaseException as error:  # also a signal's
         with contextlib.suppress(OSError):
             os.unlink(name)
-        raise StoreError(f"cannot write {path}: {error}") from error
+        if isinstance(error, OSError):
+            raise StoreError(f"cannot write {path}: {error}") from error
+        raise
