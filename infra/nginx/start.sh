@@ -113,12 +113,14 @@ look_up_web() {
     esac
 }
 
-# Whether a process is well is the cluster's to say, and what has one address may be many processes behind it: so none is
-# counted out, and a request that may be repeated is, at the same address if there is no other.
+# Whether a process is well is the cluster's to say, so none is counted out. What has one address may be many processes
+# behind it: there, a request that may be repeated is repeated at the same one.
 write_web() {
+    times=1
+    [ "$(printf '%s\n' "$1" | wc -l)" -gt 1 ] || times='1 2 3'
     {
         for address in $1; do
-            for _ in 1 2 3; do echo "server $address:${WEB_ADDRESS##*:} max_fails=0;"; done
+            for _ in $times; do echo "server $address:${WEB_ADDRESS##*:} max_fails=0;"; done
         done
         [ -n "$1" ] || echo 'server 127.0.0.1:9 down;'
     } >"$RUN_DIR/web.conf.new"
