@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The programs the tests drive for real: MariaDB, Redis, Chromium, gettext, and what compiles mysqlclient.
+# The programs the tests drive for real: MariaDB, Redis, nginx, Chromium, gettext, and what compiles mysqlclient.
 # With everything there it does nothing and needs no root. On Debian and its like it installs what is missing;
 # elsewhere it says what that is. It leaves no service running: `python -m tests.servers` starts its own.
 set -euo pipefail
@@ -15,6 +15,7 @@ missing_packages() {
     have_program redis-server valkey-server || echo redis-server
     [ -x "${CHROMIUM:-}" ] || have_program chromium chromium-browser google-chrome || echo chromium
     has_chinese_font || echo fonts-noto-cjk fonts-noto-color-emoji
+    have_program nginx || echo nginx
     have_program msgfmt || echo gettext
     have_program xgettext || echo gettext
     can_make_venv || echo python3.11-venv
@@ -76,6 +77,7 @@ stay_stopped() { # services that this installed must not come up at the next boo
         case $package in
         mariadb-server) "${as_root[@]}" systemctl disable --now mariadb ;;
         redis-server) "${as_root[@]}" systemctl disable --now redis-server ;;
+        nginx) "${as_root[@]}" systemctl disable --now nginx ;;
         esac
     done
 }
