@@ -117,7 +117,8 @@ def _open_champion(store_url: str) -> Artifact:
     from ml.serve.store import PointerError, open_store
 
     try:
-        store = open_store(ServeSettings(parse_store(store_url)))
+        token = os.environ.get("ARTIFACT_STORE_TOKEN") or None
+        store = open_store(ServeSettings(parse_store(store_url), store_token=token))
         return store.load(store.read_pointer().digest)
     except (ValueError, PointerError) as error:
         raise CannotPredict(
