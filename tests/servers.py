@@ -58,7 +58,7 @@ def die_with_parent() -> None:
 def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], bool]) -> Iterator[None]:
     """Run a server from when it answers until the block ends. Raises ServerError, with its log, if it never does."""
     name = Path(command[0]).name
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # appended to, as servers may open the same file once more
         # A session of its own: Ctrl-C at the terminal reaches the command only, and the servers outlive it.
         process = subprocess.Popen(
             command,

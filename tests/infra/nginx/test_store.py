@@ -220,6 +220,9 @@ def test_a_tampered_address_is_refused(server: Nginx, http: httpx.Client, kept: 
 def test_neither_signature_nor_token_is_logged(server: Nginx, http: httpx.Client, kept: Path) -> None:
     address = presign(server.url, PATHS["shards"], SIGNING_KEY, time.time() + 60)
     httpx.get(address, headers={"X-Request-Id": "seen-in-the-log"})
+    missing = presign(server.url, f"/shards/{'0' * 64}.jsonl", SIGNING_KEY, time.time() + 60)
+    assert httpx.get(missing).status_code == 404
+    assert httpx.put(missing, content=b"x").status_code == 403
     http.get(PATHS["runs"], headers=bearer(BLOG_TOKEN))
     content = server.log.read_text()
     assert "seen-in-the-log" in content
