@@ -6,12 +6,9 @@ from django.contrib import admin
 from django.contrib.sitemaps import views as sitemaps
 from django.urls import include, path
 
-from blog_site import health
 from blog_site.articles.sitemaps import SITEMAPS
 
 urlpatterns = [
-    path("livez", health.livez),
-    path("readyz", health.readyz),
     path("admin/", admin.site.urls),
     path("api/v1/", include("blog_site.api.urls")),
     path("i18n/", include("django.conf.urls.i18n")),

@@ -8,8 +8,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly TORCH_VERSION=2.13.0 # as in requirements/train.txt
-readonly UV_VERSION=0.13.9    # only to find PyTorch's CPU builds; not kept
+TORCH_VERSION=$(sed -n 's/^torch==//p' requirements/train.txt)
+readonly TORCH_VERSION
 
 set_name=${1:-}
 case $set_name in
@@ -31,7 +31,7 @@ fail() {
 }
 
 fingerprint() { # of all that decides what is installed; the path too, as a moved .venv has scripts that start elsewhere
-    { pwd && cat requirements/*.txt infra/setup/install.sh; } | cksum | tr ' ' '-'
+    { pwd && cat requirements/*.txt infra/setup/install.sh infra/setup/torch_for_cpu.sh; } | cksum | tr ' ' '-'
 }
 
 stamped() { [ "$(cat "$VENV/installed-$1" 2>/dev/null)" = "$2" ]; }
@@ -92,28 +92,11 @@ import importlib.metadata as m, sys
 sys.exit(m.version('torch').partition('+')[0] != '$TORCH_VERSION')" 2>/dev/null
 }
 
-install_torch_for_cpu() {
-    # A build without CUDA is 0.2 GB to load, not 3 GB. An index that has one under its own version is asked first
-    # (PyPI has none and says so at once); then uv, which knows where PyTorch keeps its own.
-    pip_install --no-deps --retries 0 --timeout 10 "torch==$TORCH_VERSION+cpu" && return
-    local folder
-    folder=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder's name is known now
-    trap "rm -rf '$folder'" EXIT
-    pip_install --retries 0 --timeout 15 --target "$folder" "uv==$UV_VERSION" &&
-        UV_HTTP_TIMEOUT=15 UV_HTTP_RETRIES=0 UV_PYTHON_DOWNLOADS=never "$folder/bin/uv" pip install --quiet --no-deps \
-            --python .venv/bin/python --torch-backend=cpu "torch==$TORCH_VERSION" >>"$LOG" 2>&1
-    local status=$?
-    rm -rf "$folder"
-    trap - EXIT
-    return $status
-}
-
 install_torch() {
     has_torch && return
     if [ "$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then
         say "installing torch $TORCH_VERSION for the CPU (about 0.2 GB to load)"
-        if install_torch_for_cpu; then return; fi
+        if infra/setup/torch_for_cpu.sh .venv/bin/python >>"$LOG" 2>&1; then return; fi
         say "no CPU build of torch within reach; taking the index's own, which may bring CUDA (about 3 GB to load)"
     else
         say "installing torch $TORCH_VERSION"
