@@ -13,6 +13,8 @@ find "$packages" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm 
 find "$packages" -depth -type d -path '*/include' -exec rm -rf {} +
 find "$packages" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.a' \) \
     -delete
+# A neural model inside jieba, for a mode that needs another framework.
+rm -rf "$packages/jieba/lac_small"
 # torch's own tests and build files.
 rm -rf "$packages/torch/test" "$packages/torch/bin" "$packages/torch/share" "$packages/torchgen" "$packages/functorch"
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages"
