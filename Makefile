@@ -1,7 +1,7 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
-	test e2e e2e-load lint screenshots messages clean distclean
+	test e2e e2e-load lint images image-sizes compose-env compose-up screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -26,6 +26,10 @@ help:
 	@echo '                    OVERLAY=local REGISTRY=registry:5000 TAG=1.0, E2E_KEEP=1 leaves it standing'
 	@echo '  make e2e-load     inference at 1, 2 and 4 replicas on that cluster, with a plot in var/e2e'
 	@echo '  make lint         ruff, mypy and the import contracts'
+	@echo '  make images       the container images, with docker, podman or buildah: REGISTRY=… TAG=… PUSH=1,'
+	@echo '                    PYTHON_BASE=… DEBIAN_BASE=… for other bases; infra/docker/build.sh says all settings'
+	@echo '  make image-sizes  their sizes; fails where one is larger than it may be'
+	@echo '  make compose-up   the whole system on this machine with docker compose (infra/compose.yaml)'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
 	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
 	@echo '  make setup        only set up: .venv with what the demo needs'
@@ -98,6 +102,22 @@ lint: setup-test
 	@$(VENV_PYTHON) -m ruff format --check --quiet
 	@$(VENV_PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo
+
+# Settings are handed on by the environment: TAG, PUSH, PYTHON_BASE and the others of infra/docker/build.sh.
+export REGISTRY TAG PUSH DIGESTS PLAIN_HTTP IMAGES PYTHON_BASE DEBIAN_BASE TORCH_INDEX_URL BUILDER BUILD_FLAGS SOURCE
+images:
+	@infra/docker/build.sh
+
+image-sizes:
+	@infra/docker/build.sh sizes
+
+compose-env:
+	@infra/docker/compose_env.sh
+
+compose-up: compose-env
+	@IMAGES="web gateway inference local-worker" infra/docker/build.sh
+	@TAG="$$(infra/docker/build.sh tag)" REGISTRY_PREFIX="$(if $(REGISTRY),$(REGISTRY)/)" \
+		docker compose --file infra/compose.yaml up --detach --wait
 
 messages: setup-test
 	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore .venv-bench --ignore var --ignore tests

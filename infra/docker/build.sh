@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds the images with docker, podman or buildah, whichever works here: `infra/docker/build.sh`, or `make images`.
-# `infra/docker/build.sh sizes` prints the sizes of built ones, and fails where one is larger than it may be.
+# `infra/docker/build.sh sizes` prints the sizes of built ones, and fails where one is larger than it may be;
+# `infra/docker/build.sh tag` prints the tag that TAG would be.
 #
 # Settings, from the environment:
 #   REGISTRY       before the names, as in registry.example:5000 or ghcr.example/me; none by default
 #   TAG            the git revision by default
-#   PUSH=1         push to REGISTRY what was built; DIGESTS=FILE then gets a line "huisheng-web=REGISTRY/huisheng-web@sha256:…" each
+#   PUSH=1         push to REGISTRY what was built; DIGESTS=FILE then gets a line each, huisheng-web=REGISTRY/huisheng-web:TAG@sha256:…
 #   PLAIN_HTTP=1   the registry speaks no TLS (podman and buildah; docker is told so in its own configuration)
 #   IMAGES         which ones: "web gateway inference trainer" by default; local-worker is for compose.yaml
 #   PYTHON_BASE, DEBIAN_BASE   other bases, any Debian bookworm
@@ -100,8 +101,8 @@ push_image() {
             fail "Could not push $name; is $builder logged in to ${REGISTRY}? A registry without TLS: PLAIN_HTTP=1"
         digest=$(cat "$scratch/digest")
     fi
-    say "pushed ${name%:*}@$digest"
-    [ -z "${DIGESTS:-}" ] || echo "huisheng-$1=${name%:*}@$digest" >>"$DIGESTS"
+    say "pushed $name@$digest"
+    [ -z "${DIGESTS:-}" ] || echo "huisheng-$1=$name@$digest" >>"$DIGESTS"
 }
 
 size_bytes() {
@@ -142,6 +143,10 @@ for image in $images; do
 done
 TAG=${TAG:-$(default_tag | tr -d '\n')}
 [ "$TAG" != latest ] || fail "TAG=latest says nothing about what runs; leave TAG out for the git revision"
+if [ "${1:-build}" = tag ]; then
+    echo "$TAG"
+    exit 0
+fi
 builder=$(find_builder)
 if [ "$builder" = buildah ]; then
     # Needs no more rights than a build in a container or on a CI machine has.
@@ -163,5 +168,5 @@ build)
     print_sizes || true
     ;;
 sizes) print_sizes ;;
-*) fail "unknown command '$1': say nothing, to build, or sizes" ;;
+*) fail "unknown command '$1': say nothing, to build, or sizes, or tag" ;;
 esac
