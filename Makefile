@@ -103,8 +103,7 @@ lint: setup-test
 	@$(VENV_PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-# Settings are handed on by the environment: TAG, PUSH, PYTHON_BASE and the others of infra/docker/build.sh.
-export REGISTRY TAG PUSH DIGESTS PLAIN_HTTP IMAGES PYTHON_BASE DEBIAN_BASE TORCH_INDEX_URL BUILDER BUILD_FLAGS SOURCE
+# What is set on make's command line is in the environment of what it runs: TAG, PUSH, PYTHON_BASE and the others.
 images:
 	@infra/docker/build.sh
 

@@ -25,7 +25,9 @@ class JsonLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
         status = int(str(resp.status).split(maxsplit=1)[0])
         if environ.get("PATH_INFO") in _PROBES and status < 400:
             return
-        self.access_log.info("%s", json.dumps(_access(environ, status, resp.sent, request_time), ensure_ascii=False))
+        self.access_log.info(
+            "%s", json.dumps(_access(environ, status, resp.sent, request_time), ensure_ascii=False)
+        )
 
 
 def _access(environ: dict[str, Any], status: int, sent: int | None, took: timedelta) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def _number(name: str, default: int) -> int:
     return int(text)
 
 
-bind = [f"0.0.0.0:{_number('WEB_PORT', 8000)}"]  # noqa: S104  # a container's own network
+bind = [f"0.0.0.0:{_number('WEB_PORT', 8000)}"]  # a container's own network
 # Threads, as requests wait for the database; two processes, so that one that is busy or recycled leaves another.
 worker_class = "gthread"
 workers = _number("WEB_CONCURRENCY", 2)

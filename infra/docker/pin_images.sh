@@ -19,7 +19,7 @@ readonly LINE='^(huisheng-[a-z-]+)=([^@[:space:]]+):([A-Za-z0-9_][A-Za-z0-9_.-]*
 [ -f "$overlay/kustomization.yaml" ] || fail "$overlay is no overlay: it has no kustomization.yaml"
 mkdir -p "$folder"
 base=$(realpath --relative-to "$folder" "$overlay")
-release=$(realpath --relative-to "$folder" "$overlay/../../transformers/release")
+release=$(realpath --canonicalize-missing --relative-to "$folder" "$overlay/../../transformers/release")
 
 {
     printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n  - %s\nimages:\n' "$base"
