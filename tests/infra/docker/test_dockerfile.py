@@ -92,7 +92,8 @@ def test_an_image_keeps_no_tool_of_its_making(image: str) -> None:
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.endswith("-venv")])
 def test_an_environment_is_shipped_sealed(stage: str) -> None:
-    assert STAGES[stage].all_of("RUN") == ["infra/docker/seal_venv.sh /opt/venv"]
+    (run,) = STAGES[stage].all_of("RUN")
+    assert run.startswith("infra/docker/seal_venv.sh /opt/venv")
 
 
 def test_only_what_trains_has_torch() -> None:
