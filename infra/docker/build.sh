@@ -134,39 +134,45 @@ print_sizes() {
     return $status
 }
 
-images=${IMAGES:-web gateway inference trainer}
-for image in $images; do
-    case $image in
-    web | gateway | inference | trainer | local-worker) ;;
-    *) fail "IMAGES names '$image'; there are web, gateway, inference, trainer and local-worker" ;;
-    esac
-done
-TAG=${TAG:-$(default_tag | tr -d '\n')}
-[ "$TAG" != latest ] || fail "TAG=latest says nothing about what runs; leave TAG out for the git revision"
-if [ "${1:-build}" = tag ]; then
-    echo "$TAG"
-    exit 0
-fi
-builder=$(find_builder)
-if [ "$builder" = buildah ]; then
-    # Needs no more rights than a build in a container or on a CI machine has.
-    export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
-fi
-
-case ${1:-build} in
-build)
-    [ "${PUSH:-0}" = 0 ] || [ -n "${REGISTRY:-}" ] || fail "PUSH=1 needs REGISTRY=…, where to push to"
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
-    collect_flags
-    say "with $builder: $images, tag $TAG"
-    for image in $images; do build_image "$image"; done
-    if [ "${PUSH:-0}" != 0 ]; then
-        [ -z "${DIGESTS:-}" ] || : >"$DIGESTS"
-        for image in $images; do push_image "$image"; done
+# A function, as bash reads a script while it runs: one that is edited meanwhile must not change what runs.
+main() {
+    images=${IMAGES:-web gateway inference trainer}
+    for image in $images; do
+        case $image in
+        web | gateway | inference | trainer | local-worker) ;;
+        *) fail "IMAGES names '$image'; there are web, gateway, inference, trainer and local-worker" ;;
+        esac
+    done
+    TAG=${TAG:-$(default_tag | tr -d '\n')}
+    [ "$TAG" != latest ] || fail "TAG=latest says nothing about what runs; leave TAG out for the git revision"
+    if [ "${1:-build}" = tag ]; then
+        echo "$TAG"
+        exit 0
     fi
-    print_sizes || true
-    ;;
-sizes) print_sizes ;;
-*) fail "unknown command '$1': say nothing, to build, or sizes, or tag" ;;
-esac
+    builder=$(find_builder)
+    if [ "$builder" = buildah ]; then
+        # Needs no more rights than a build in a container or on a CI machine has.
+        export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
+    fi
+
+    case ${1:-build} in
+    build)
+        [ "${PUSH:-0}" = 0 ] || [ -n "${REGISTRY:-}" ] || fail "PUSH=1 needs REGISTRY=…, where to push to"
+        scratch=$(mktemp -d)
+        trap 'rm -rf "$scratch"' EXIT
+        collect_flags
+        say "with $builder: $images, tag $TAG"
+        for image in $images; do build_image "$image"; done
+        if [ "${PUSH:-0}" != 0 ]; then
+            [ -z "${DIGESTS:-}" ] || : >"$DIGESTS"
+            for image in $images; do push_image "$image"; done
+        fi
+        print_sizes || true
+        ;;
+    sizes) print_sizes ;;
+    *) fail "unknown command '$1': say nothing (to build), sizes or tag" ;;
+    esac
+}
+
+main "$@"
+exit
