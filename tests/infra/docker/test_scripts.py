@@ -90,12 +90,6 @@ def test_an_unknown_command_is_refused_by_name() -> None:
     assert "'wroker'" in refused.stderr
 
 
-def test_an_unknown_role_of_nginx_is_refused_by_name() -> None:
-    refused = run(SCRIPTS / "gateway.sh", NGINX_ROLE="shop")
-    assert refused.returncode == 64
-    assert "'shop'" in refused.stderr
-
-
 # -- building --------------------------------------------------------------------------------------------------------
 
 
