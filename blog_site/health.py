@@ -33,6 +33,7 @@ class HealthMiddleware:
             )
         response = self._livez() if request.path_info == "/livez" else self._readyz()
         response["Cache-Control"] = "no-store"
+        response["Content-Length"] = str(len(response.content))
         return response
 
     def _livez(self) -> HttpResponse:

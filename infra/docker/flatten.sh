@@ -10,6 +10,9 @@ cd /rootfs
 rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* usr/share/python-wheels usr/include/* \
     usr/local/include/* usr/local/bin/pip* usr/local/bin/idle* var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old \
     var/log/*.log var/log/apt run/* root/.cache
+# Nothing is installed from here on: no apt, and no Perl, which only installing needs. dpkg's list of packages stays, for
+# scanners.
+rm -rf usr/bin/apt* usr/lib/apt usr/lib/*/libapt-* etc/apt usr/bin/perl* usr/lib/*/perl-base usr/share/perl*
 for library in usr/lib/python3.11 usr/local/lib/python3.11; do
     for part in ensurepip idlelib lib2to3 test tkinter turtledemo site-packages/pip site-packages/setuptools; do
         rm -rf "${library:?}/$part" "${library:?}/$part"-*.dist-info
