@@ -13,6 +13,8 @@ rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* usr/s
 # Nothing is installed from here on: no apt, and no Perl, which only installing needs. dpkg's list of packages stays, for
 # scanners.
 rm -rf usr/bin/apt* usr/lib/apt usr/lib/*/libapt-* etc/apt usr/bin/perl* usr/lib/*/perl-base usr/share/perl*
+# Tables for old character sets: Python brings its own, everything here is UTF-8.
+rm -rf usr/lib/*/gconv
 for library in usr/lib/python3.11 usr/local/lib/python3.11; do
     for part in ensurepip idlelib lib2to3 test tkinter turtledemo site-packages/pip site-packages/setuptools; do
         rm -rf "${library:?}/$part" "${library:?}/$part"-*.dist-info
