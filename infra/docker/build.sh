@@ -7,7 +7,7 @@
 #   REGISTRY       before the names, as in registry.example:5000 or ghcr.example/me; none by default
 #   TAG            the git revision by default
 #   PUSH=1         push to REGISTRY what was built; DIGESTS=FILE then gets a line each, huisheng-web=REGISTRY/huisheng-web:TAG@sha256:…
-#   PLAIN_HTTP=1   the registry speaks no TLS (podman and buildah; docker is told so in its own configuration)
+#   REGISTRY_PLAIN_HTTP=1   the registry speaks no TLS (podman and buildah; docker is told so in its own configuration)
 #   IMAGES         which ones: "web gateway inference trainer" by default; local-worker is for compose.yaml
 #   PYTHON_BASE, DEBIAN_BASE   other bases, any Debian bookworm
 #   TORCH_INDEX_URL            where builds of torch without CUDA are, if not in pip's index
@@ -96,9 +96,9 @@ push_image() {
         digest=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$name" |
             sed -n "s|^${name%:*}@||p" | head -n 1)
     else
-        [ "${PLAIN_HTTP:-0}" = 0 ] || tls=(--tls-verify=false)
+        [ "${REGISTRY_PLAIN_HTTP:-0}" = 0 ] || tls=(--tls-verify=false)
         "$builder" push --quiet "${tls[@]}" --digestfile "$scratch/digest" "$name" >/dev/null ||
-            fail "Could not push $name; is $builder logged in to ${REGISTRY}? A registry without TLS: PLAIN_HTTP=1"
+            fail "Could not push $name; is $builder logged in to ${REGISTRY}? A registry without TLS: REGISTRY_PLAIN_HTTP=1"
         digest=$(cat "$scratch/digest")
     fi
     say "pushed $name@$digest"

@@ -62,9 +62,8 @@ def test_a_job_may_do_what_it_says_and_nothing_else(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_what_a_workflow_calls_is_in_the_repository(path: Path) -> None:
-    targets = set(
-        re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
     called = re.findall(r"^\s*make ([a-z-]+)", commands(path), re.MULTILINE)
     assert called
     assert set(called) <= targets
@@ -93,8 +92,7 @@ def test_what_was_not_tested_is_not_built_and_what_was_not_pushed_is_not_deploye
 def test_images_are_deployed_by_the_digests_that_were_pushed() -> None:
     said = commands(RELEASE)
     assert "make images PUSH=1 DIGESTS=digests.txt" in said
-    assert 'infra/docker/pin_images.sh digests.txt "infra/k8s/overlays/$OVERLAY" build/release' in said
-    assert "kubectl apply -k build/release" in said
+    assert "make deploy DIGESTS=digests.txt" in said
 
 
 def test_the_deployment_credentials_are_seen_by_the_step_that_deploys_alone() -> None:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.infra.docker.dockerfile import ROOT, SHIPPED
 
@@ -199,7 +198,7 @@ def test_every_image_can_be_asked_for_by_name() -> None:
         assert run(SCRIPTS / "build.sh", "tag", TAG="1", IMAGES=image).stdout == "1\n"
 
 
-# -- secrets of compose, images of a deployment ----------------------------------------------------------------------
+# -- secrets of compose --------------------------------------------------------------------------------------------
 
 
 def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
@@ -212,46 +211,3 @@ def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None
     assert min(map(len, values)) >= 48
     assert run(SCRIPTS / "compose_env.sh", file).returncode == 0
     assert file.read_text(encoding="utf-8") == first
-
-
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    folder = tmp_path / "overlays" / "shop"
-    folder.mkdir(parents=True)
-    (folder / "kustomization.yaml").write_text("resources: [pod.yaml]\n", encoding="utf-8")
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "web"},
-        "spec": {"containers": [{"name": "web", "image": "huisheng-web:0.1.0"}]},
-    }
-    (folder / "pod.yaml").write_text(yaml.safe_dump(pod), encoding="utf-8")
-    return folder
-
-
-def test_an_overlay_is_deployed_at_the_digests_that_were_pushed(tmp_path: Path, overlay: Path) -> None:
-    digests = tmp_path / "digests"
-    digests.write_text(f"huisheng-web=registry.example:5000/me/huisheng-web:1f@{DIGEST}\n", encoding="utf-8")
-    release = tmp_path / "build" / "release"
-    pinned = run(SCRIPTS / "pin_images.sh", digests, overlay, release)
-    assert pinned.returncode == 0, pinned.stderr
-    kustomization = yaml.safe_load((release / "kustomization.yaml").read_text(encoding="utf-8"))
-    assert kustomization["resources"] == ["../../overlays/shop"]
-    assert kustomization["images"] == [
-        {
-            "name": "huisheng-web",
-            "newName": "registry.example:5000/me/huisheng-web",
-            "newTag": "1f",
-            "digest": DIGEST,
-        }
-    ]
-    assert "transformers" not in kustomization
-
-
-@pytest.mark.parametrize("line", ["huisheng-web=registry.example/huisheng-web:1", "", "web: 1"])
-def test_a_list_that_names_no_digest_deploys_nothing(tmp_path: Path, overlay: Path, line: str) -> None:
-    digests = tmp_path / "digests"
-    digests.write_text(f"{line}\n" if line else "", encoding="utf-8")
-    refused = run(SCRIPTS / "pin_images.sh", digests, overlay, tmp_path / "release")
-    assert refused.returncode == 1
-    assert not (tmp_path / "release" / "kustomization.yaml").exists()
