@@ -154,6 +154,9 @@ def test_the_blog_in_its_image_is_safe_complete_and_speaks_to_mysql(built: str) 
     assert checked.returncode == 0, checked.stderr
     brought = "import MySQLdb; print('MySQLdb')"
     assert run(built, "web", "python", "-c", brought).stdout == "MySQLdb\n"
+    # What the blog imports only when it is told to speak to Redis, a cluster, a registry or a language model.
+    late = "import kombu.transport.redis, redis, kubernetes, oras.client, openai, snownlp"
+    assert run(built, "web", "python", "-c", late).returncode == 0
     made = ("/srv/static/staticfiles.json", "/srv/huisheng/locale/en/LC_MESSAGES/django.mo")
     assert run(built, "web", "ls", *made).returncode == 0
 
