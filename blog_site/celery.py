@@ -10,6 +10,7 @@ from celery import Celery
 from celery.signals import beat_init, worker_ready
 from kombu.transport import TRANSPORT_ALIASES
 
+from blog_site.heartbeat import Heartbeat
 from blog_site.tracing import TracedTask
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "blog_site.settings")
@@ -20,6 +21,7 @@ TRANSPORT_ALIASES["folder"] = "blog_site.folder_broker:Transport"
 app = Celery("blog_site", task_cls=TracedTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["consumer"].add(Heartbeat)
 
 
 @worker_ready.connect

@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "drf_spectacular",
     "django_celery_beat",
+    "blog_site.database",
     "blog_site.users",
     "blog_site.articles",
     "blog_site.comments",
@@ -212,7 +213,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_QUEUES = [Queue("celery"), Queue("labels")]
 CELERY_TASK_ROUTES = {"labels.*": {"queue": "labels"}}
 CELERY_TIMEZONE = TIME_ZONE
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"  # rows made by training/migrations
+CELERY_BEAT_SCHEDULER = "blog_site.schedule:BeatingScheduler"  # rows made by training/migrations
 CELERY_BEAT_MAX_LOOP_INTERVAL = 2
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
