@@ -1,4 +1,4 @@
-"""What the liveness probes of worker and beat look at: with a real worker, and a real Redis that goes and comes back."""
+"""What the liveness probes of worker and beat look at: a real worker, and a real Redis that goes and comes back."""
 
 from __future__ import annotations
 
