@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
 	test e2e e2e-load lint images image-sizes compose-env compose-up screenshots messages clean distclean
+	test e2e e2e-load lint secrets manifests deploy backup backups restore screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -30,6 +31,12 @@ help:
 	@echo '                    PYTHON_BASE=… DEBIAN_BASE=… for other bases; infra/docker/build.sh says all settings'
 	@echo '  make image-sizes  their sizes; fails where one is larger than it may be'
 	@echo '  make compose-up   the whole system on this machine with docker compose (infra/compose.yaml)'
+	@echo '  make secrets      random secrets for the overlay `local`, in files that git ignores; those there stay'
+	@echo '  make deploy       bring a release to the cluster of KUBECONFIG and wait: OVERLAY=local REGISTRY=… TAG=…'
+	@echo '                    COMPONENTS="mariadb …", IMAGES="mysql=registry:5000/mysql:8.4 …", SETTINGS="LABELLER=openai …"'
+	@echo '  make manifests    print what deploy would apply; the same settings'
+	@echo '  make backup       dump the database in the cluster now; make backups lists the dumps'
+	@echo '  make restore      FILE=… (or latest): put a dump in the place of the database'
 	@echo '  make messages     collect the texts of the pages into locale/ (needs gettext) and compile them'
 	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
 	@echo '  make setup        only set up: .venv with what the demo needs'
@@ -106,17 +113,29 @@ lint: setup-test
 # What is set on make's command line is in the environment of what it runs: TAG, PUSH, PYTHON_BASE and the others.
 images:
 	@infra/docker/build.sh
-
 image-sizes:
 	@infra/docker/build.sh sizes
-
 compose-env:
 	@infra/docker/compose_env.sh
-
 compose-up: compose-env
 	@IMAGES="web gateway inference local-worker" infra/docker/build.sh
 	@TAG="$$(infra/docker/build.sh tag)" REGISTRY_PREFIX="$(if $(REGISTRY),$(REGISTRY)/)" \
 		docker compose --file infra/compose.yaml up --detach --wait
+secrets:
+	@python3 -m infra.k8s.make_secrets
+
+# What is set on make's command line is in the environment of what it runs. The tag is that of `make images`.
+manifests deploy:
+	@TAG="$${TAG:-$$(infra/docker/build.sh tag)}" python3 -m infra.k8s.release $@
+
+backup:
+	@infra/k8s/backups.sh now
+
+backups:
+	@infra/k8s/backups.sh list
+
+restore:
+	@infra/k8s/backups.sh restore "$(FILE)"
 
 messages: setup-test
 	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore .venv-bench --ignore var --ignore tests

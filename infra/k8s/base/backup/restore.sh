@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Puts the dump FILE (a name in $BACKUP_DIR, or `latest`) in the place of the database. Whatever the database held is
-# gone afterwards. Stop what writes to it first: `make restore` does.
+# gone afterwards. Stop what writes to it first: `make restore` does. Exit 2: the database was not touched.
 set -euo pipefail
+readonly UNTOUCHED=2
 # shellcheck source=infra/k8s/base/backup/database.sh
 . "$(dirname "${BASH_SOURCE[0]}")/database.sh"
+
+refuse() {
+    say "$1. The database was not touched" >&2
+    exit "$UNTOUCHED"
+}
 
 list_backups() { (cd "$BACKUP_DIR" && for file in huisheng-*.sql.gz; do [ ! -e "$file" ] || echo "$file"; done); }
 
@@ -12,17 +18,17 @@ file=${FILE:-}
 if [ -z "$file" ] || [ ! -f "$BACKUP_DIR/$(basename "$file")" ]; then
     say "FILE=${FILE:-} is no backup. There are:" >&2
     list_backups >&2
-    exit 2
+    exit "$UNTOUCHED"
 fi
 file=$(basename "$file")
 
 cd "$BACKUP_DIR"
 say "checking $file"
-[ -f "$file.sha256" ] || fail "$file.sha256 is missing: without its checksum the dump is not trusted"
-sha256sum --check --quiet "$file.sha256" || fail "$file is damaged: its checksum differs. The database was not touched"
-[[ $(gzip -dc "$file" | tail -n 1) == '-- Dump completed'* ]] || fail "$file ends before its end. The database was not touched"
+[ -f "$file.sha256" ] || refuse "$file.sha256 is missing: without its checksum the dump is not trusted"
+sha256sum --check --quiet "$file.sha256" || refuse "$file is damaged: its checksum differs"
+[[ $(gzip -dc "$file" | tail -n 1) == '-- Dump completed'* ]] || refuse "$file ends before its end"
 
-client --execute 'SELECT 1' >/dev/null || fail "the database on $MYSQL_HOST does not answer. It was not touched"
+client --execute 'SELECT 1' >/dev/null || refuse "the database on $MYSQL_HOST does not answer"
 say "replacing $MYSQL_DATABASE on $MYSQL_HOST by $file"
 # Tables that the dump does not know must not stay behind.
 client --execute "DROP DATABASE IF EXISTS \`$MYSQL_DATABASE\`;
