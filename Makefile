@@ -33,7 +33,7 @@ help:
 	@echo '  make compose-up   the whole system on this machine with docker compose (infra/compose.yaml)'
 	@echo '  make secrets      random secrets for the overlay `local`, in files that git ignores; those there stay'
 	@echo '  make deploy       bring a release to the cluster of KUBECONFIG and wait: OVERLAY=local REGISTRY=… TAG=…'
-	@echo '                    COMPONENTS="mariadb …", IMAGES="mysql=registry:5000/mysql:8.4 …", SETTINGS="LABELLER=openai …"'
+	@echo '                    COMPONENTS="mariadb …", OTHER_IMAGES="mysql=registry:5000/mysql:8.4 …", SETTINGS="LABELLER=openai …"'
 	@echo '  make manifests    print what deploy would apply; the same settings'
 	@echo '  make backup       dump the database in the cluster now; make backups lists the dumps'
 	@echo '  make restore      FILE=… (or latest): put a dump in the place of the database'

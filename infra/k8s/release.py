@@ -190,7 +190,7 @@ def deploy(release: Release, *, timeout_seconds: float, work: Path = WORK) -> No
     answer = run_kubectl("get", "--raw", "/readyz", "--request-timeout=15s")
     if answer.returncode:
         raise ReleaseError(f"the cluster that KUBECONFIG names does not answer: {answer.stderr.strip()}")
-    manifests = keep_model(render(release, work))
+    manifests = render(release, work)
     if missing := missing_secrets(manifests):
         raise ReleaseError(
             f"Secrets are missing in the namespace {NAMESPACE}: {', '.join(missing)}. Their keys are those of "
@@ -201,36 +201,6 @@ def deploy(release: Release, *, timeout_seconds: float, work: Path = WORK) -> No
     if applied.returncode:
         raise ReleaseError(applied.stderr.strip())
     wait_until_it_runs(job_of(manifests), timeout_seconds)
-
-
-def keep_model(manifests: str) -> str:
-    """Leave the image of the model that is being served where it is.
-
-    The manifests name the base image, which has no model; the worker sees by INFERENCE_BASE_IMAGE that there is another
-    base, puts the champion on it, and rolls that out.
-    """
-    live = get_json("-n", NAMESPACE, "get", "deployment", "inference", "--ignore-not-found")
-    if not live or "huisheng.io/model" not in live["metadata"].get("annotations", {}):
-        return manifests
-    image = next(
-        container["image"]
-        for container in live["spec"]["template"]["spec"]["containers"]
-        if container["name"] == "inference"
-    )
-    print(f"inference keeps {image}")
-    documents = manifests.split("\n---\n")
-    for index, document in enumerate(documents):
-        if is_object(document, "Deployment", "inference"):
-            documents[index] = re.sub(
-                r"(\n( +)(?:- )?image: )\S*huisheng-inference\S*", rf"\g<1>{image}", document
-            )
-    return "\n---\n".join(documents)
-
-
-def is_object(document: str, kind: str, name: str) -> bool:
-    return bool(
-        re.search(rf"^kind: {kind}$", document, re.M) and re.search(rf"^  name: {name}$", document, re.M)
-    )
 
 
 def missing_secrets(manifests: str) -> list[str]:
@@ -363,7 +333,7 @@ def release_of(options: argparse.Namespace, environment: Mapping[str, str]) -> R
         tag=options.tag,
         digests=read_digests(options.digests) if options.digests else {},
         components=tuple(options.components.split()),
-        images=read_pairs(options.images, "IMAGES"),
+        images=read_pairs(options.images, "OTHER_IMAGES"),
         settings=settings | read_pairs(options.settings, "SETTINGS"),
     )
 
@@ -378,7 +348,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     digests = environment.get("DIGESTS")
     add("--digests", type=Path, default=Path(digests) if digests else None, help="file of digests (DIGESTS)")
     add("--components", default=environment.get("COMPONENTS", ""), help="more, by name (COMPONENTS)")
-    add("--images", default=environment.get("IMAGES", ""), help="mysql=registry:5000/mysql:8.4 … (IMAGES)")
+    add(
+        "--images",
+        default=environment.get("OTHER_IMAGES", ""),
+        help="mysql=registry:5000/mysql:8.4 … (OTHER_IMAGES)",
+    )
     add("--settings", default=environment.get("SETTINGS", ""), help="of the blog, NAME=VALUE … (SETTINGS)")
     add("--timeout", type=float, default=float(environment.get("TIMEOUT") or 900), help="seconds (TIMEOUT)")
     options = parser.parse_args(arguments)
