@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -83,10 +84,11 @@ def manifests(request: pytest.FixtureRequest, render: Render) -> Manifests:
     return render(RENDERINGS[request.param])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build(k8s: Path, kubectl: str) -> Callable[[str], Manifests]:
     """Build a folder of infra/k8s as `kubectl apply -k` would."""
 
+    @functools.cache
     def build_folder(name: str) -> Manifests:
         built = subprocess.run(
             [kubectl, "kustomize", str(k8s / name)], capture_output=True, text=True, check=False
