@@ -60,10 +60,10 @@ def test_redis_asks_for_the_password_and_keeps_messages_over_a_restart(tmp_path:
 def test_redis_forgets_what_has_an_end_and_never_a_message(tmp_path: Path) -> None:
     import redis
 
-    with running_redis(tmp_path, "--maxmemory", "8mb") as client:
+    with running_redis(tmp_path, "--maxmemory", "4mb") as client:
         client.rpush("celery", *(f"message {number}" for number in range(100)))
-        for number in range(20_000):
-            client.set(f"cache:{number}", "x" * 1000, ex=3600)
+        for number in range(2_000):
+            client.set(f"cache:{number}", "x" * 10_000, ex=3600)
             if client.info("stats")["evicted_keys"]:
                 break
         else:
@@ -153,4 +153,14 @@ def test_mariadb_fills_an_empty_volume_and_finds_it_again_under_a_new_password(t
         assert ask(port, "rotated", "SELECT id FROM kept") == [(7,)]
         with pytest.raises(MySQLdb.OperationalError, match="Access denied"):
             ask(port, PASSWORD, "SELECT 1")
-    assert not (tmp_path / "data" / ".new").exists()
+
+
+def test_mariadb_begins_again_on_a_volume_that_was_not_filled_to_the_end(tmp_path: Path) -> None:
+    half = tmp_path / "data" / "mysql"
+    half.mkdir(parents=True)
+    (half / "global_priv.frm").write_bytes(b"half a file")
+    (tmp_path / "data" / ".filling").touch()
+
+    with running_mariadb(tmp_path, PASSWORD) as port:
+        assert ask(port, PASSWORD, "SELECT 1") == [(1,)]
+    assert not (tmp_path / "data" / ".filling").exists()

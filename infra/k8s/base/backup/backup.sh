@@ -12,7 +12,7 @@ dump_options() {
     # Without tablespaces: those need a right that the blog's user has no other use for.
     printf '%s\n' --single-transaction --quick --no-tablespaces --skip-lock-tables --routines --triggers --hex-blob
     case $1 in
-    *mysqldump) "$1" --help 2>/dev/null | grep -q -- '--set-gtid-purged' && echo --set-gtid-purged=OFF ;;
+    *mysqldump) "$1" --help 2>/dev/null | grep -- --set-gtid-purged >/dev/null && echo --set-gtid-purged=OFF ;;
     esac
     return 0
 }

@@ -14,16 +14,19 @@ quoted() { # as a string of SQL
 
 name() { printf '\140%s\140' "${1//\`/\`\`}"; } # in backquotes
 
-if [ ! -d "$DATA/mysql" ]; then
-    # Made beside it and moved: a pod that is killed meanwhile leaves no half of it. A volume may hold lost+found.
-    rm -rf "$DATA/.new"
-    mariadb-install-db --no-defaults --datadir="$DATA/.new" --tmpdir="$SCRATCH" --skip-test-db \
+# Whoever was killed while it filled the volume left this mark; what else is there then has never been used.
+readonly FILLING=$DATA/.filling
+if [ -e "$FILLING" ] || [ ! -d "$DATA/mysql" ]; then
+    if [ -e "$FILLING" ]; then
+        for part in "$DATA"/*; do
+            [ "$(basename "$part")" = lost+found ] || rm -rf "$part"
+        done
+    fi
+    touch "$FILLING"
+    mariadb-install-db --no-defaults --datadir="$DATA" --tmpdir="$SCRATCH" --skip-test-db --skip-name-resolve \
         --auth-root-authentication-method=normal >&2
-    for part in "$DATA/.new"/*; do
-        [ "$(basename "$part")" = mysql ] || mv "$part" "$DATA/"
-    done
-    mv "$DATA/.new/mysql" "$DATA/" # the last, as it is what says that all is there
-    rm -rf "$DATA/.new"
+    sync "$DATA"
+    rm "$FILLING"
 fi
 
 # The server reads it once when it starts and before it accepts anybody. A statement a line.
