@@ -196,11 +196,26 @@ def deploy(release: Release, *, timeout_seconds: float, work: Path = WORK) -> No
             f"Secrets are missing in the namespace {NAMESPACE}: {', '.join(missing)}. Their keys are those of "
             "infra/k8s/overlays/local/secrets/*.env, which make secrets writes"
         )
+    forget_failed_migration(job_of(manifests))
     applied = run_kubectl("apply", "-f", "-", given=manifests)
     print(applied.stdout, end="", flush=True)
     if applied.returncode:
         raise ReleaseError(applied.stderr.strip())
     wait_until_it_runs(job_of(manifests), timeout_seconds)
+
+
+def forget_failed_migration(job: str) -> None:
+    """Delete the Job of an earlier attempt at this release that failed: applied again as it is, it would not run."""
+    there = get_json("-n", NAMESPACE, "get", "job", job, "--ignore-not-found")
+    if there and "Failed" in true_conditions(there.get("status", {})):
+        print(f"job {job} failed before; it is made anew")
+        deleted = run_kubectl("-n", NAMESPACE, "delete", "job", job, "--wait", "--timeout=120s")
+        if deleted.returncode:
+            raise ReleaseError(deleted.stderr.strip())
+
+
+def true_conditions(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {entry["type"]: entry for entry in status.get("conditions", []) if entry["status"] == "True"}
 
 
 def missing_secrets(manifests: str) -> list[str]:
@@ -235,23 +250,24 @@ def wait_until_it_runs(job: str, timeout_seconds: float) -> None:
     """Wait for the Job that migrates and for every workload, and say whatever changes."""
     deadline, said = time.monotonic() + timeout_seconds, set[str]()
     while True:
-        objects = get_json("-n", NAMESPACE, "get", "deployments,statefulsets,jobs,pods")
-        items = objects["items"] if objects else []
-        waiting = list(unfinished(items, job))
-        for line in [*waiting, *stuck_pods(items)]:
+        try:
+            objects = get_json("-n", NAMESPACE, "get", "deployments,statefulsets,jobs,pods") or {"items": []}
+            items = objects["items"]
+            waiting = list(unfinished(items, job)) if items else ["nothing is there yet"]
+        except ReleaseError as error:  # an API server may be away for a moment
+            items, waiting = [], [f"the cluster does not answer: {error}"]
+        lines = [*waiting, *stuck_pods(items)]
+        for line in lines:
             if line not in said:
                 print(f"  {line}", flush=True)
                 said.add(line)
-        if any(line.startswith("failed:") for line in waiting):
-            raise ReleaseError(f"{waiting[0]}; see kubectl -n {NAMESPACE} logs job/{job}")
+        if failed := next((line for line in waiting if line.startswith("failed:")), None):
+            raise ReleaseError(f"{failed}; see kubectl -n {NAMESPACE} logs job/{job}")
         if not waiting:
             print(f"everything runs{without_model(items)}")
             return
         if time.monotonic() > deadline:
-            raise ReleaseError(
-                f"after {timeout_seconds:.0f} s not everything runs:\n  "
-                + "\n  ".join([*waiting, *stuck_pods(items)])
-            )
+            raise ReleaseError("\n  ".join([f"after {timeout_seconds:.0f} s not everything runs:", *lines]))
         time.sleep(LOOK_EVERY_SECONDS)
 
 
@@ -260,9 +276,7 @@ def unfinished(items: Sequence[Mapping[str, Any]], job: str) -> Iterator[str]:
     for item in items:
         kind, name, status = item["kind"], item["metadata"]["name"], item.get("status", {})
         if kind == "Job" and name == job:
-            conditions = {
-                entry["type"]: entry for entry in status.get("conditions", []) if entry["status"] == "True"
-            }
+            conditions = true_conditions(status)
             if "Failed" in conditions:
                 yield f"failed: job {name}: {conditions['Failed'].get('message', '')}"
             elif "Complete" not in conditions:

@@ -126,6 +126,8 @@ kustomize*) exec {kubectl} "$@" ;;
 "get --raw /readyz"*) [ -e {answers}/ready ] || {{ echo 'connection refused' >&2; exit 1; }} ;;
 *"get secrets"*) cat {answers}/secrets ;;
 *"get deployments,statefulsets,jobs,pods"*) cat {answers}/objects ;;
+*"get job migrate-5"*) [ ! -e {answers}/job ] || cat {answers}/job ;;
+*"delete job migrate-5"*) rm {answers}/job ;;
 "apply -f -") cat >{applied}; echo applied ;;
 *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
@@ -197,6 +199,32 @@ def test_a_migration_that_failed_ends_the_waiting(stand_in: StandIn, tmp_path: P
         ReleaseError, match="job migrate-5: backoff limit; see kubectl -n huisheng logs job/migrate-5"
     ):
         deploy(tmp_path)
+
+
+def test_a_migration_that_failed_before_is_run_again(stand_in: StandIn, tmp_path: Path) -> None:
+    failed = item("Job", "migrate-5", {}, {"conditions": [{"type": "Failed", "status": "True"}]})
+    objects = {"items": [MIGRATED, WEB]}
+    applied = stand_in({"ready": 1, "secrets": {"items": []}, "objects": objects, "job": failed})
+
+    deploy(tmp_path)
+
+    assert not (tmp_path / "answers" / "job").exists()
+    assert applied.exists()
+
+
+def test_a_cluster_that_is_away_for_a_moment_is_waited_for(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in({"ready": 1, "secrets": {"items": []}})
+
+    def come_back(seconds: float) -> None:
+        (tmp_path / "answers" / "objects").write_text(json.dumps({"items": [MIGRATED, WEB]}))
+
+    monkeypatch.setattr(release.time, "sleep", come_back)
+
+    deploy(tmp_path)
+
+    assert (tmp_path / "answers" / "objects").exists()
 
 
 def test_pods_that_cannot_start_are_named_with_the_reason(stand_in: StandIn, tmp_path: Path) -> None:
