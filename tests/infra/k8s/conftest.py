@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from infra.k8s import release
+from infra.k8s import rendering
 from infra.k8s.make_secrets import make_secrets
+from infra.k8s.rendering import Release
 from tests.infra.k8s.manifests import Manifests
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 Render = Callable[..., Manifests]
 # What the policies are held against: each overlay as it stands, and each choice between servers at least once.
-RENDERINGS: dict[str, release.Release] = {
-    "local": release.Release(overlay="local"),
-    "local-registry": release.Release(
+RENDERINGS: dict[str, Release] = {
+    "local": Release(overlay="local"),
+    "local-registry": Release(
         overlay="local",
         registry="registry:5000",
         tag="abc123",
         components=("mariadb", "gpu-trainers", "monitoring"),
     ),
-    "production": release.Release(overlay="production"),
-    "production-managed": release.Release(
+    "production": Release(overlay="production"),
+    "production-managed": Release(
         overlay="production",
         registry="registry.example/huisheng",
         tag="1.2.3",
@@ -59,7 +60,7 @@ def k8s(tmp_path_factory: pytest.TempPathFactory, kubectl: str) -> Iterator[Path
         made.unlink()
     make_secrets(secrets)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release, "HERE", folder)
+        patch.setattr(rendering, "HERE", folder)
         patch.setenv("KUBECTL", kubectl)
         yield folder
 
@@ -69,10 +70,10 @@ def render(k8s: Path) -> Render:
     """Render a release; the same one is rendered once."""
     made: dict[str, Manifests] = {}
 
-    def render_once(wanted: release.Release) -> Manifests:
+    def render_once(wanted: Release) -> Manifests:
         key = repr(wanted)
         if key not in made:
-            made[key] = Manifests(release.render(wanted, k8s.parents[1] / "var"))
+            made[key] = Manifests(rendering.render(wanted, k8s.parents[1] / "var"))
         return made[key]
 
     return render_once

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from infra.k8s.release import Release
+from infra.k8s.rendering import Release
 from tests.infra.k8s.conftest import RENDERINGS, REPOSITORY, Render
 from tests.infra.k8s.manifests import NAME, Manifests, Object
 

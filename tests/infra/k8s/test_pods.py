@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.k8s.release import Release
+from infra.k8s.rendering import Release
 from tests.infra.k8s.conftest import Render
 from tests.infra.k8s.manifests import NAME, Manifests, Object, Workload
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from infra.k8s import release
-from infra.k8s.release import Release, ReleaseError
+from infra.k8s import deployment, release, rendering
+from infra.k8s.kubectl import ReleaseError
+from infra.k8s.rendering import Release
 from tests.infra.k8s.conftest import Render
 from tests.infra.k8s.manifests import Object
 
 StandIn = Callable[[dict[str, Any]], Path]
 
 
-@pytest.mark.parametrize("tag", ["Upper", "under_score", "-1", "a" * 43, "1/2", "latest\n"])
+@pytest.mark.parametrize("tag", ["Upper", "under_score", "-1", "a" * 43, "1/2", "latest", "a\n"])
 def test_a_tag_that_names_no_object_is_refused(tag: str) -> None:
     with pytest.raises(ReleaseError, match="TAG="):
         Release(tag=tag)
@@ -40,7 +41,7 @@ def test_secrets_that_were_not_made_are_asked_for(k8s: Path, tmp_path: Path) -> 
     kept = secret.rename(tmp_path / "redis.env")
     try:
         with pytest.raises(ReleaseError, match="make secrets writes"):
-            release.render(Release(tag="other"), tmp_path)
+            rendering.render(Release(tag="other"), tmp_path)
     finally:
         kept.rename(secret)
 
@@ -70,7 +71,7 @@ def test_an_overlay_of_ones_own_may_lie_anywhere(render: Render, k8s: Path, tmp_
     ],
 )
 def test_names_of_images_are_understood(reference: str, parts: dict[str, str]) -> None:
-    assert release.split_reference(reference) == parts
+    assert rendering.split_reference(reference) == parts
 
 
 def test_digests_are_read_as_the_images_are_pushed(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ esac
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("KUBECTL", str(program))
-        monkeypatch.setattr(release, "LOOK_EVERY_SECONDS", 0.05)
+        monkeypatch.setattr(deployment, "LOOK_EVERY_SECONDS", 0.05)
         return applied
 
     return make
@@ -152,7 +153,7 @@ INFERENCE = item("Deployment", "inference", {"replicas": 1}, {"observedGeneratio
 
 
 def deploy(tmp_path: Path, seconds: float = 30, overlay: str = "local") -> None:
-    release.deploy(Release(overlay=overlay, tag="5"), timeout_seconds=seconds, work=tmp_path / "work")
+    deployment.deploy(Release(overlay=overlay, tag="5"), timeout_seconds=seconds, work=tmp_path / "work")
 
 
 def test_a_release_is_applied_and_waited_for(
@@ -220,7 +221,7 @@ def test_a_cluster_that_is_away_for_a_moment_is_waited_for(
     def come_back(seconds: float) -> None:
         (tmp_path / "answers" / "objects").write_text(json.dumps({"items": [MIGRATED, WEB]}))
 
-    monkeypatch.setattr(release.time, "sleep", come_back)
+    monkeypatch.setattr(deployment.time, "sleep", come_back)
 
     deploy(tmp_path)
 
@@ -260,6 +261,6 @@ def test_pods_that_cannot_start_are_named_with_the_reason(stand_in: StandIn, tmp
 def test_a_workload_runs_when_all_its_pods_are_new_and_ready(
     spec: Object, status: Object, done: bool
 ) -> None:
-    found = list(release.unfinished([MIGRATED, item("Deployment", "web", spec, status)], "migrate-5"))
+    found = list(deployment.unfinished([MIGRATED, item("Deployment", "web", spec, status)], "migrate-5"))
 
     assert (found == []) is done, found

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 from kubernetes_validate import utils
 
-from infra.k8s.release import Release
+from infra.k8s.rendering import Release
 from tests.infra.k8s.conftest import RENDERINGS, Render
 from tests.infra.k8s.manifests import Manifests, Object
 
