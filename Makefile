@@ -1,8 +1,8 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
-	test e2e e2e-load lint images image-sizes compose-env compose-up screenshots messages clean distclean
-	test e2e e2e-load lint secrets manifests deploy backup backups restore screenshots messages clean distclean
+	test e2e e2e-load lint images image-sizes compose-env compose-up secrets manifests deploy backup backups restore \
+	screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
 # Without byte code on disk every process would compile torch and Django anew: seconds at each start.
@@ -90,7 +90,6 @@ test: setup-test
 	$(VENV_PYTHON) -m pytest -m "not servers and not e2e" $(ARGS) || first=$$?; \
 	$(VENV_PYTHON) -m tests.servers -- $(VENV_PYTHON) -m pytest -m "not browser and not flow" \
 		--ignore tests/federated --ignore tests/infra --ignore tests/ml --ignore tests/e2e $(ARGS) || second=$$?; \
-		--ignore tests/federated --ignore tests/ml --ignore tests/e2e --ignore tests/infra/k8s $(ARGS) || second=$$?; \
 	exit $$((first ? first : second))
 
 # Against whatever cluster KUBECONFIG names; images are there already (make images PUSH=1, or loaded into the nodes).
@@ -114,14 +113,18 @@ lint: setup-test
 # What is set on make's command line is in the environment of what it runs: TAG, PUSH, PYTHON_BASE and the others.
 images:
 	@infra/docker/build.sh
+
 image-sizes:
 	@infra/docker/build.sh sizes
+
 compose-env:
 	@infra/docker/compose_env.sh
+
 compose-up: compose-env
 	@IMAGES="web gateway inference local-worker" infra/docker/build.sh
 	@TAG="$$(infra/docker/build.sh tag)" REGISTRY_PREFIX="$(if $(REGISTRY),$(REGISTRY)/)" \
 		docker compose --file infra/compose.yaml up --detach --wait
+
 secrets:
 	@python3 -m infra.k8s.make_secrets
 
