@@ -13,6 +13,8 @@ missing_packages() {
     have_program mariadbd mysqld || echo mariadb-server
     have_program mariadb-install-db mysql_install_db || echo mariadb-server
     have_program redis-server valkey-server || echo redis-server
+    have_program docker-registry registry || echo docker-registry
+    have_program skopeo || echo skopeo
     [ -x "${CHROMIUM:-}" ] || have_program chromium chromium-browser google-chrome || echo chromium
     has_chinese_font || echo fonts-noto-cjk fonts-noto-color-emoji
     have_program nginx || echo nginx
@@ -78,6 +80,7 @@ stay_stopped() { # services that this installed must not come up at the next boo
         mariadb-server) "${as_root[@]}" systemctl disable --now mariadb ;;
         redis-server) "${as_root[@]}" systemctl disable --now redis-server ;;
         nginx) "${as_root[@]}" systemctl disable --now nginx ;;
+        docker-registry) "${as_root[@]}" systemctl disable --now docker-registry ;;
         esac
     done
 }
