@@ -255,7 +255,24 @@ TRAINING_RUNS_DIR = VAR_DIR / "runs"
 TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)
 TRAINING_RUN_DEADLINE_SECONDS = env.int("TRAINING_RUN_DEADLINE_SECONDS", default=3600)
 GATE_MAX_MACRO_F1_DROP = env.float("GATE_MAX_MACRO_F1_DROP", default=0.01)
-ROLLOUT_DEADLINE_SECONDS = env.int("ROLLOUT_DEADLINE_SECONDS", default=30)
+
+# How a new champion reaches the inference service: it follows the pointer in the store (pointer), or the model becomes
+# an image that a Deployment on a cluster is rolled over to (image).
+MODEL_ROLLOUT = env.str("MODEL_ROLLOUT", default="pointer")
+MODEL_IMAGE = env.str("MODEL_IMAGE", default="")  # registry/repository as the nodes pull it
+MODEL_IMAGE_PUSH = (
+    env.str("MODEL_IMAGE_PUSH", default="") or MODEL_IMAGE
+)  # the same as it is reached from here
+INFERENCE_BASE_IMAGE = env.str("INFERENCE_BASE_IMAGE", default="")
+INFERENCE_DEPLOYMENT = env.str("INFERENCE_DEPLOYMENT", default="inference")
+INFERENCE_NAMESPACE = env.str("INFERENCE_NAMESPACE", default="huisheng")
+REGISTRY_USERNAME = env.str("REGISTRY_USERNAME", default="")
+REGISTRY_PASSWORD = env.str("REGISTRY_PASSWORD", default="")
+REGISTRY_PLAIN_HTTP = env.bool("REGISTRY_PLAIN_HTTP", default=False)
+# An image has to be pushed first; what the pods do then, the Deployment's own progressDeadlineSeconds limits.
+ROLLOUT_DEADLINE_SECONDS = env.int(
+    "ROLLOUT_DEADLINE_SECONDS", default=600 if MODEL_ROLLOUT == "image" else 30
+)
 
 LOGGING = {
     "version": 1,

@@ -218,6 +218,18 @@ class Rollout(models.Model):
     created_at = models.DateTimeField(_("时间"), auto_now_add=True)
     ended_at = models.DateTimeField(_("结束时间"), null=True, blank=True)
 
+    # On a cluster (MODEL_ROLLOUT=image). The fact that a row lacks is the next to come about; see image_rollout.py.
+    base_image = models.CharField(_("基础镜像"), max_length=400, blank=True)
+    image = models.CharField(_("镜像"), max_length=400, blank=True)  # by digest, once it is pushed
+    previous_image = models.CharField(
+        _("原镜像"), max_length=400, blank=True
+    )  # to go back to; set before the change
+    building_until = models.DateTimeField(null=True, blank=True, editable=False)  # by one worker
+    applied_at = models.DateTimeField(_("开始替换"), null=True, blank=True)
+    served = models.BooleanField(_("已应答"), default=False)  # the service was seen to answer with this model
+    reverted_at = models.DateTimeField(_("镜像退回"), null=True, blank=True)  # of one that failed
+    progress = models.JSONField(_("进展"), default=dict, blank=True)  # image_rollout.Progress
+
     class Meta:
         verbose_name = _("上线记录")
         verbose_name_plural = _("上线记录")
@@ -225,3 +237,7 @@ class Rollout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.previous} → {self.model_version}"
+
+    def renews(self) -> bool:
+        """The champion stays who it is, and only its image changes: another base, or one that somebody replaced."""
+        return self.previous_id == self.model_version_id

@@ -2,7 +2,7 @@
 
 The database says who the champion is; the pointer in the store repeats it for the inference service, which loads,
 checks and swaps by itself. A rollout is done when the service answers with the new digest, and undone when the
-service refuses it.
+service refuses it. On a cluster (MODEL_ROLLOUT=image) the model becomes an image instead: see image_rollout.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from blog_site.comments import inference
 from blog_site.training.federation import StoreError, artifact_store
+from blog_site.training.image_rollout import look_at, renew_image
 from blog_site.training.models import ONLY, ModelVersion, Rollout
 
 log = logging.getLogger(__name__)
@@ -63,10 +64,20 @@ def rollback_model(*, to: ModelVersion | None, actor: str) -> Rollout:
         raise RolloutRefused(
             f"模型 {target.short_digest()} 从未在用（{target.get_state_display()}），不能回滚到它"
         )
+    if target == champion and settings.MODEL_ROLLOUT == "image":
+        return _renew(champion, actor)
     try:
         return promote_model(model_version=target, actor=actor)
     except StoreError as error:
         raise RolloutRefused(f"制品仓库没有应答，无法确认模型文件还在：{error}") from error
+
+
+def _renew(champion: ModelVersion, actor: str) -> Rollout:
+    """Put the champion's image back, whatever the Deployment runs."""
+    rollout = renew_image(champion, actor=actor)
+    if rollout is None:
+        raise RolloutRefused("另一次上线正在进行，等它结束再试")
+    return rollout
 
 
 def previous_champion(champion: ModelVersion) -> ModelVersion | None:
@@ -123,6 +134,8 @@ def advance_rollout(rollout: Rollout) -> Rollout:
     """See whether the inference service followed; undo the rollout when it refuses. Never waits for it."""
     if rollout.state != Rollout.State.WAITING:
         return rollout
+    if settings.MODEL_ROLLOUT == "image":
+        return _follow_deployment(rollout)
     digest = rollout.model_version.digest
     overdue = timezone.now() - rollout.created_at > timedelta(seconds=settings.ROLLOUT_DEADLINE_SECONDS)
     try:
@@ -150,20 +163,40 @@ def advance_rollout(rollout: Rollout) -> Rollout:
     return rollout
 
 
+def _follow_deployment(rollout: Rollout) -> Rollout:
+    """The same on a cluster; in a process that may not speak to it, only see what others have written down."""
+    verdict = look_at(rollout)
+    rollout.refresh_from_db()
+    if rollout.state != Rollout.State.WAITING:
+        return rollout
+    if verdict.state == Rollout.State.FAILED:
+        undo_rollout(rollout, verdict.reason, blames_model=verdict.blames_model)
+    elif verdict.state == Rollout.State.DONE:
+        _end(rollout, Rollout.State.DONE, verdict.reason)
+    elif verdict.reason:
+        _note(rollout, verdict.reason)
+    return rollout
+
+
 def _note(rollout: Rollout, reason: str) -> None:
     """Say why a rollout still waits."""
     rollout.reason = reason[:500]
     Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.WAITING).update(reason=rollout.reason)
 
 
-def undo_rollout(rollout: Rollout, reason: str) -> None:
-    """Mark the model as refused and put the previous one back; after a first model there is none."""
+def undo_rollout(rollout: Rollout, reason: str, *, blames_model: bool = True) -> None:
+    """Mark the model as refused and put the previous one back; after a first model there is none.
+
+    One that has served before and is not to blame may be rolled back to again.
+    """
+    served_before = rollout.model_version.rollouts.filter(state=Rollout.State.DONE).exists()
+    state = ModelVersion.State.REFUSED if blames_model or not served_before else ModelVersion.State.RETIRED
     with transaction.atomic():
-        # The champion first, as in _move_champion: whoever moves it at the same time waits for us or we for them.
-        refused = ModelVersion.objects.filter(pk=rollout.model_version_id, champion_slot=ONLY)
-        was_champion = refused.update(
-            champion_slot=None, state=ModelVersion.State.REFUSED, state_reason=reason[:500]
-        )
+        was_champion = 0
+        if not rollout.renews():
+            # The champion first, as in _move_champion: whoever moves it at the same time waits for us or we for them.
+            refused = ModelVersion.objects.filter(pk=rollout.model_version_id, champion_slot=ONLY)
+            was_champion = refused.update(champion_slot=None, state=state, state_reason=reason[:500])
         if not _end(rollout, Rollout.State.FAILED, reason):
             transaction.set_rollback(True)  # done or overtaken meanwhile: there is nothing left to undo
             return

@@ -18,6 +18,7 @@ from blog_site.articles.models import Category
 from blog_site.labels.models import Sample, SampleQuerySet
 from blog_site.training import federation
 from blog_site.training.gate import judge_candidate
+from blog_site.training.image_rollout import tend_deployment
 from blog_site.training.models import ONLY, ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.rollout import (
     ChampionChanged,
@@ -432,6 +433,8 @@ def advance_everything() -> None:
     run = Run.objects.active()
     if run is not None:
         advance_run(run)
+    if settings.MODEL_ROLLOUT == "image":
+        tend_deployment()
     for rollout in Rollout.objects.filter(state=Rollout.State.WAITING).select_related(
         "model_version", "previous"
     ):

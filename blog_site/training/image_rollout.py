@@ -1,0 +1,486 @@
+"""Rollouts on a cluster: the model becomes an image, and the inference Deployment is rolled over to it.
+
+A rollout's row gains one fact after the other: `image` (pushed), `previous_image` (to go back to, before anything is
+changed), `applied_at` (the Deployment names the image), and its end. Whoever takes it up, after a crash or beside
+another worker, goes on at the fact that is missing; each step may be repeated. Nothing here waits.
+
+Only a process that may speak to the cluster does any of it: a web process moves the champion in the database, and the
+worker's next beat brings it about.
+
+A release applies the manifests, which name the base image without a model. The Deployment's new pods are not ready
+then, and since it lets no old pod go before a new one is available, the old ones go on answering; `settle` sees the
+base image and rolls the champion out on it. Applied again without a change, that is the image from before, whose pods
+still run. An image that is neither a base image nor ours was set by an operator: that is said, and left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from blog_site.comments import inference
+from blog_site.training.deployment import (
+    BASE_ANNOTATION,
+    MODEL_ANNOTATION,
+    PREVIOUS_ANNOTATION,
+    RUN_ANNOTATION,
+    ClusterError,
+    Conflict,
+    DeploymentState,
+    InferenceDeployment,
+    Trouble,
+    has_cluster_access,
+)
+from blog_site.training.federation import StoreError, artifact_store
+from blog_site.training.model_image import Destination, ModelDamaged, push_model_image
+from blog_site.training.models import ModelVersion, Rollout
+from blog_site.training.registry import RegistryAccess, RegistryError, parse_reference
+
+log = logging.getLogger(__name__)
+
+RELEASE: Final = "release"  # the actor of a rollout that puts the champion on another base image
+STUCK_SECONDS: Final = 60  # that a pod may lack its image or its configuration
+ANSWER_SECONDS: Final = 90  # that another model may answer after the last old pod was told to end
+RETRY_RELEASE_SECONDS: Final = 600  # within which a base that the champion failed on is not tried again
+BUILD_SECONDS: Final = 300  # that one worker has for an image before another takes it up
+_PODS_SHOWN: Final = 5
+_FOREIGN: Final = "集群上运行的镜像被改为"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a look at a rollout came to."""
+
+    state: Rollout.State
+    reason: str = ""
+    blames_model: bool = True  # when it failed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rollout is: the JSON in its row, which its page shows."""
+
+    detail: str = ""
+    desired: int | None = None  # replicas
+    updated: int = 0
+    available: int = 0
+    pods: list[dict[str, str]] = field(
+        default_factory=list
+    )  # name, reason, message of those that do not serve
+    condition: str = ""  # the Deployment's Progressing when the image was set: that one says nothing of ours
+    stuck_since: float | None = None  # seconds since the epoch
+    wrong_since: float | None = None
+    replaced: str = ""  # an image that somebody else had set
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> Progress:
+        known = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in rollout.progress.items() if name in known})
+
+
+WAITING = Verdict(Rollout.State.WAITING)
+
+
+def settings_problem() -> str:
+    """Say what is wrong with the settings of rollouts; empty when nothing is."""
+    if settings.MODEL_ROLLOUT not in ("pointer", "image"):
+        return f"MODEL_ROLLOUT is {settings.MODEL_ROLLOUT!r}: set it to pointer or image."
+    if settings.MODEL_ROLLOUT == "pointer":
+        return ""
+    for name in ("MODEL_IMAGE", "MODEL_IMAGE_PUSH", "INFERENCE_BASE_IMAGE"):
+        value = getattr(settings, name)
+        if not value:
+            return (
+                f"{name} is not set, and MODEL_ROLLOUT=image needs it, like registry.example/huisheng-model."
+            )
+        try:
+            reference = parse_reference(value)
+        except ValueError as error:
+            return f"{name}: {error}."
+        if name != "INFERENCE_BASE_IMAGE" and (reference.tag or reference.digest):
+            return f"{name} is {value!r}: leave out the version, which every model has its own of."
+    return ""
+
+
+def deployment() -> InferenceDeployment:
+    """The Deployment that the settings name."""
+    return _deployment(settings.INFERENCE_NAMESPACE, settings.INFERENCE_DEPLOYMENT)
+
+
+@lru_cache(maxsize=4)  # with its connections
+def _deployment(namespace: str, name: str) -> InferenceDeployment:
+    return InferenceDeployment(namespace, name)
+
+
+# -- One rollout -----------------------------------------------------------------------------------------------------
+
+
+def look_at(rollout: Rollout) -> Verdict:
+    """Take a waiting rollout one step further, where this process may, and say how it stands."""
+    if not has_cluster_access():
+        return WAITING
+    try:
+        state = deployment().read()
+        if not rollout.image:
+            return _make_image(rollout, state)
+        if rollout.applied_at is None:
+            return _apply(rollout, state)
+        return _watch(rollout, state)
+    except Conflict as error:
+        log.info("rollout of %s: %s", rollout.model_version.digest, error)
+        return WAITING  # somebody was quicker; the next look reads what he did
+    except ClusterError as error:
+        _say(rollout, f"集群没有照办：{error}")
+        return WAITING
+
+
+def _make_image(rollout: Rollout, state: DeploymentState) -> Verdict:
+    """Push the image, if no other worker is at it, and write down its digest."""
+    base = rollout.base_image or _base_image(state)
+    now = timezone.now()
+    mine = Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.WAITING, image="").exclude(
+        building_until__gt=now
+    )
+    if mine.update(building_until=now + timedelta(seconds=BUILD_SECONDS), base_image=base) != 1:
+        return WAITING
+    rollout.base_image = base
+    _say(rollout, "正在制作并推送镜像")
+    digest = rollout.model_version.digest
+    try:
+        with tempfile.TemporaryDirectory(prefix="huisheng-model-") as scratch:
+            folder = artifact_store().fetch_artifact(digest, Path(scratch))
+            image = push_model_image(
+                base=parse_reference(base), destination=_destination(), folder=folder, digest=digest
+            )
+    except ModelDamaged as error:
+        return Verdict(Rollout.State.FAILED, f"模型文件已损坏：{error}")
+    except (RegistryError, StoreError, OSError, ValueError) as error:
+        Rollout.objects.filter(pk=rollout.pk).update(building_until=None)
+        return _wait_for_image(rollout, f"镜像还没有推送成功：{error}")
+    Rollout.objects.filter(pk=rollout.pk, image="").update(image=str(image), building_until=None)
+    rollout.refresh_from_db()
+    _say(rollout, "镜像已推送")
+    return WAITING
+
+
+def _wait_for_image(rollout: Rollout, problem: str) -> Verdict:
+    _say(rollout, problem)
+    log.warning("rollout of %s: %s", rollout.model_version.digest, problem)
+    overdue = timezone.now() - rollout.created_at > timedelta(seconds=settings.ROLLOUT_DEADLINE_SECONDS)
+    # A renewal waits for the registry as long as it takes: the champion goes on serving, and no run waits for it.
+    if overdue and not rollout.renews():
+        return Verdict(Rollout.State.FAILED, problem, blames_model=False)
+    return WAITING
+
+
+def _destination() -> Destination:
+    access = RegistryAccess(
+        settings.REGISTRY_USERNAME, settings.REGISTRY_PASSWORD, settings.REGISTRY_PLAIN_HTTP
+    )
+    return Destination(
+        parse_reference(settings.MODEL_IMAGE), parse_reference(settings.MODEL_IMAGE_PUSH), access
+    )
+
+
+def _base_image(state: DeploymentState) -> str:
+    """The base of the image to make: the one of the release that is there now.
+
+    The Deployment knows it better than this process, which may still be of the release before.
+    """
+    if _is_base(state.image):
+        return state.image
+    return state.annotations.get(BASE_ANNOTATION) or str(settings.INFERENCE_BASE_IMAGE)
+
+
+def _is_base(image: str) -> bool:
+    """Whether it is a version of the inference image without a model, as a release sets it."""
+    try:
+        return parse_reference(image).name() == parse_reference(settings.INFERENCE_BASE_IMAGE).name()
+    except ValueError:
+        return False
+
+
+def _apply(rollout: Rollout, state: DeploymentState) -> Verdict:
+    """Let the Deployment name the image. What it goes back to is written down before."""
+    progress = Progress.of(rollout)
+    if state.image != rollout.image:
+        previous = rollout.previous_image or _way_back(rollout, state)
+        if not (_is_base(state.image) or _is_ours(state.image)):
+            progress = replace(progress, replaced=state.image)
+            log.warning("rollout of %s replaces %s, set by others", rollout.model_version.digest, state.image)
+        recorded = _update(
+            rollout,
+            previous_image=previous,
+            progress=asdict(replace(progress, detail="正在替换镜像", condition=state.progressing)),
+        )
+        if not recorded:  # ended meanwhile
+            return WAITING
+        deployment().set_image(
+            state, rollout.image, _annotations(rollout.model_version, rollout, state.image)
+        )
+    if not _update(
+        rollout, applied_at=timezone.now()
+    ):  # ended in this moment, and what was done since is undone
+        Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.FAILED).update(reverted_at=None)
+    return WAITING
+
+
+def _way_back(rollout: Rollout, state: DeploymentState) -> str:
+    """The image to go back to: the one there is, unless that serves nothing."""
+    if _is_base(state.image):
+        served = _last_served(rollout.previous) if rollout.previous is not None else None
+        return served.image if served is not None else state.image
+    bad = Rollout.objects.filter(image=state.image).first()
+    if bad is not None and bad.state == Rollout.State.FAILED and bad.previous_image:
+        return bad.previous_image
+    return state.image
+
+
+def _annotations(
+    model_version: ModelVersion | None, rollout: Rollout, previous: str
+) -> dict[str, str | None]:
+    run = rollout.actor.removeprefix("run:") if rollout.actor.startswith("run:") else None
+    return {
+        MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
+        RUN_ANNOTATION: run,
+        PREVIOUS_ANNOTATION: previous,
+        BASE_ANNOTATION: rollout.base_image or None,
+    }
+
+
+def _last_served(model_version: ModelVersion) -> Rollout | None:
+    return Rollout.objects.filter(model_version=model_version, served=True).exclude(image="").first()
+
+
+def _is_ours(image: str) -> bool:
+    return Rollout.objects.filter(image=image).exists()
+
+
+def _watch(rollout: Rollout, state: DeploymentState) -> Verdict:
+    """See how far the pods are, and whether they will get there."""
+    if state.image != rollout.image:
+        return _find_other_image(rollout, state)
+    troubles = [] if state.is_complete() else deployment().troubles(state, rollout.image)
+    progress = replace(
+        Progress.of(rollout),
+        detail=_describe(state),
+        desired=state.desired,
+        updated=state.updated if state.observed else 0,
+        available=state.available,
+        pods=[
+            {"name": one.pod, "reason": one.reason, "message": one.message} for one in troubles[:_PODS_SHOWN]
+        ],
+    )
+    if state.is_complete():
+        return _hear_answer(rollout, progress)
+    stuck = next((one for one in troubles if one.kind == "stuck"), None)
+    now = timezone.now().timestamp()
+    progress = replace(progress, stuck_since=(progress.stuck_since or now) if stuck else None)
+    _update(rollout, progress=asdict(progress))
+    if not state.observed or state.paused:
+        return WAITING
+    crash = next((one for one in troubles if one.kind == "crash"), None)
+    if crash is not None:
+        return Verdict(Rollout.State.FAILED, f"新的 Pod 反复退出：{crash}")
+    if stuck is not None and progress.stuck_since is not None and now - progress.stuck_since >= STUCK_SECONDS:
+        return Verdict(Rollout.State.FAILED, f"新的 Pod 启动不了：{stuck}", blames_model=False)
+    return _judge_time(rollout, state, progress, troubles)
+
+
+def _describe(state: DeploymentState) -> str:
+    if state.paused:
+        return "Deployment 已被暂停"
+    return f"集群不允许新建 Pod：{state.refused_pods}" if state.refused_pods else "正在替换 Pod"
+
+
+def _judge_time(
+    rollout: Rollout, state: DeploymentState, progress: Progress, troubles: list[Trouble]
+) -> Verdict:
+    """Give up when the Deployment does. It may still say so of the image before, and never again of this one; then
+    its time is counted here."""
+    assert rollout.applied_at is not None
+    unheard = state.progressing == progress.condition
+    overdue = timezone.now() - rollout.applied_at > timedelta(seconds=state.deadline_seconds + 60)
+    if not (overdue if unheard else state.deadline_exceeded):
+        return WAITING
+    worst = troubles[0] if troubles else None
+    why = (
+        f"：{_ask_why(worst)}"
+        if worst is not None
+        else f"：{state.refused_pods}"
+        if state.refused_pods
+        else ""
+    )
+    # Without a pod that runs, the model had no chance to be at fault.
+    blames_model = worst is not None and worst.kind in ("crash", "unready")
+    seconds = state.deadline_seconds
+    return Verdict(
+        Rollout.State.FAILED, f"新的 Pod 在 {seconds} 秒内没有就绪{why}", blames_model=blames_model
+    )
+
+
+def _ask_why(trouble: Trouble) -> str:
+    """A pod that runs and is not ready says itself what is the matter."""
+    if not trouble.address:
+        return str(trouble)
+    try:
+        said = httpx.get(f"http://{trouble.address}/readyz", timeout=2, trust_env=False).json()["error"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return str(trouble)
+    return f"{trouble.pod}: {said}" if said else str(trouble)
+
+
+def _hear_answer(rollout: Rollout, progress: Progress) -> Verdict:
+    """All pods are new and ready: the service must answer with the model."""
+    digest = rollout.model_version.digest
+    progress = replace(progress, stuck_since=None)
+    try:
+        readiness = inference.readiness()
+    except inference.InferenceError as error:
+        log.info("rollout of %s: %s", digest, error)
+        _update(rollout, progress=asdict(replace(progress, wrong_since=None)))
+        return Verdict(Rollout.State.WAITING, "Pod 都已就绪，但推理服务没有应答")
+    if readiness.model == digest:
+        _update(rollout, served=True, progress=asdict(replace(progress, detail="", wrong_since=None)))
+        return Verdict(
+            Rollout.State.DONE, f"取代了在别处设置的镜像 {progress.replaced}" if progress.replaced else ""
+        )
+    # A pod that is about to end may have answered, on a connection that was kept.
+    inference.close_clients()
+    now = timezone.now().timestamp()
+    since = progress.wrong_since or now
+    _update(rollout, progress=asdict(replace(progress, wrong_since=since)))
+    if now - since < ANSWER_SECONDS:
+        return WAITING
+    return Verdict(Rollout.State.FAILED, f"推理服务应答的模型是 {readiness.model}，不是 {digest}")
+
+
+def _find_other_image(rollout: Rollout, state: DeploymentState) -> Verdict:
+    """Somebody else changed the image amid the rollout."""
+    if _is_base(state.image):  # a release: begin again, on its base
+        image = rollout.image if state.image == rollout.base_image else ""
+        _update(rollout, image=image, base_image=state.image, applied_at=None, building_until=None)
+        _say(rollout, "发布了新版本，重新制作镜像")
+        return WAITING
+    if state.image == rollout.previous_image:
+        reason = f"镜像在集群上被退回到 {state.image}"
+    else:
+        reason = f"镜像在集群上被改为 {state.image}"
+    return Verdict(Rollout.State.FAILED, reason, blames_model=False)
+
+
+def _update(rollout: Rollout, **fields: Any) -> bool:
+    """Write facts of a rollout that still waits; False when it does not."""
+    waiting = Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.WAITING)
+    updated = waiting.update(**fields) == 1
+    if updated:
+        for name, value in fields.items():
+            setattr(rollout, name, value)
+    return updated
+
+
+def _say(rollout: Rollout, detail: str) -> None:
+    _update(rollout, progress=asdict(replace(Progress.of(rollout), detail=detail[:500])))
+
+
+# -- The Deployment between rollouts -----------------------------------------------------------------------------------
+
+
+def tend_deployment() -> None:
+    """Put back the image of rollouts that failed; see that the Deployment runs the champion. Repeating is harmless."""
+    if not has_cluster_access():
+        return
+    try:
+        for rollout in Rollout.objects.filter(state=Rollout.State.FAILED, reverted_at=None).exclude(
+            previous_image=""
+        ):
+            _put_back(rollout)
+        settle()
+    except Conflict as error:
+        log.info("the Deployment was changed by others meanwhile: %s", error)
+    except ClusterError as error:
+        log.warning("the Deployment cannot be tended: %s", error)
+
+
+def _put_back(rollout: Rollout) -> None:
+    """Go back to the recorded image, unless the Deployment names another one by now."""
+    state = deployment().read()
+    if state.image == rollout.image:
+        previous = None if _is_base(rollout.previous_image) else rollout.previous
+        _set_known_image(state, rollout.previous_image, previous)
+        log.warning("the Deployment is back at %s: %s", rollout.previous_image, rollout.reason)
+    Rollout.objects.filter(pk=rollout.pk).update(reverted_at=timezone.now())
+
+
+def _set_known_image(state: DeploymentState, image: str, model_version: ModelVersion | None) -> None:
+    known = Rollout.objects.filter(image=image).first()
+    annotations = {
+        MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
+        RUN_ANNOTATION: None,
+        PREVIOUS_ANNOTATION: state.image,
+        BASE_ANNOTATION: known.base_image if known is not None else None,
+    }
+    deployment().set_image(state, image, annotations)
+
+
+def settle() -> None:
+    """See that the Deployment runs the champion; called while no rollout is under way. Raises ClusterError."""
+    champion = ModelVersion.objects.champion()
+    if champion is None or Rollout.objects.filter(state=Rollout.State.WAITING).exists():
+        return
+    state = deployment().read()
+    served = _last_served(champion)
+    if served is not None and state.image == served.image:
+        _forget_foreign(served)
+        return
+    newest = Rollout.objects.filter(image=state.image).first()
+    if _is_base(state.image) and not _failed_lately(champion, state.image):
+        renew_image(champion, actor=RELEASE)
+    elif _is_base(state.image) or (newest is not None and newest.state == Rollout.State.FAILED):
+        # Applied once more though the champion has just failed on it, or set by a worker that had not heard of that.
+        if served is not None:
+            _set_known_image(state, served.image, champion)
+    elif served is not None:
+        _report_foreign(served, state.image)
+
+
+def renew_image(champion: ModelVersion, *, actor: str) -> Rollout | None:
+    """Begin to roll out the champion once more, on the base image there is now; None where another rollout is."""
+    with transaction.atomic():
+        # The champion's row is what whoever promotes, or renews, at the same time waits for.
+        locked = ModelVersion.objects.select_for_update().filter(pk=champion.pk, champion_slot__isnull=False)
+        if not locked.exists() or Rollout.objects.filter(state=Rollout.State.WAITING).exists():
+            return None
+        return Rollout.objects.create(model_version=champion, previous=champion, actor=actor)
+
+
+def _failed_lately(champion: ModelVersion, base_image: str) -> bool:
+    return Rollout.objects.filter(
+        model_version=champion,
+        previous=champion,
+        base_image=base_image,
+        state=Rollout.State.FAILED,
+        ended_at__gt=timezone.now() - timedelta(seconds=RETRY_RELEASE_SECONDS),
+    ).exists()
+
+
+def _report_foreign(served: Rollout, image: str) -> None:
+    """Say, once, that somebody else decided what is served."""
+    reason = f"{_FOREIGN} {image}，不是这里上线的；要换回来，请回滚到在用的模型"[:500]
+    if Rollout.objects.filter(pk=served.pk).exclude(reason=reason).update(reason=reason):
+        log.warning("the Deployment runs %s, set by others; the champion's image is %s", image, served.image)
+
+
+def _forget_foreign(served: Rollout) -> None:
+    if served.reason.startswith(_FOREIGN):
+        Rollout.objects.filter(pk=served.pk).update(reason="")
