@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -22,6 +23,7 @@ from django.views.decorators.http import require_POST
 from blog_site.comments.models import Sentiment
 from blog_site.training import services
 from blog_site.training.federation import MissingFile, StoreError, read_report
+from blog_site.training.image_rollout import Progress
 from blog_site.training.models import ModelVersion, Rollout, Run, Site
 from blog_site.training.pictures import make_curve
 from blog_site.training.rollout import RolloutRefused, rollback_model
@@ -195,11 +197,29 @@ def describe_run(run: Run) -> dict[str, Any]:
         "bytes_up": sum(row.bytes_up for row in rounds),
         "bytes_down": sum(row.bytes_down for row in rounds),
         "site_rows": describe_sites(run),
+        "rollouts": [describe_rollout(row) for row in run_rollouts(run)],
         "refusal_rows": describe_refusals(run),
         "class_rows": describe_classes(run),
         "confusion_rows": describe_confusion(run),
         "sentiments": Sentiment.labels,
         "pictures": [name for name in PICTURES if name.endswith(".png")] if run.report else [],
+    }
+
+
+def run_rollouts(run: Run) -> QuerySet[Rollout]:
+    return Rollout.objects.filter(actor=f"run:{run.pk}").select_related("model_version", "previous")
+
+
+def describe_rollout(rollout: Rollout) -> dict[str, Any]:
+    """How far a rollout on a cluster is; of one that follows the pointer there is no more than its state."""
+    progress = Progress.of(rollout)
+    return {
+        "rollout": rollout,
+        "detail": progress.detail if rollout.state == Rollout.State.WAITING else "",
+        "desired": progress.desired,
+        "updated": progress.updated,
+        "available": progress.available,
+        "pods": progress.pods,
     }
 
 
@@ -270,6 +290,7 @@ class ModelVersionAdmin(ReadOnly):
         "macro_f1",
         "accuracy",
         "made_by",
+        "image",
         "parent",
         "created_at",
         "state_reason",
@@ -281,6 +302,14 @@ class ModelVersionAdmin(ReadOnly):
     @admin.display(description=gettext_lazy("摘要值"), ordering="digest")
     def digest_beginning(self, version: ModelVersion) -> str:
         return version.short_digest()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
+        return super().get_queryset(request).prefetch_related("rollouts")
+
+    @admin.display(description=gettext_lazy("镜像"))
+    def image(self, version: ModelVersion) -> str:
+        """The newest one; on another base the same model was another image."""
+        return next((rollout.short_image() for rollout in version.rollouts.all() if rollout.image), "-")
 
     @admin.display(description=gettext_lazy("宏平均 F1"))
     def macro_f1(self, version: ModelVersion) -> str:
@@ -317,6 +346,30 @@ class ModelVersionAdmin(ReadOnly):
 
 @admin.register(Rollout)
 class RolloutAdmin(ReadOnly):
-    list_display = ["__str__", "state", "actor", "reason", "created_at", "ended_at"]
+    list_display = ["__str__", "state", "image_beginning", "actor", "reason", "created_at", "ended_at"]
     list_filter = ["state"]
     list_select_related = ["model_version", "previous"]
+    fields = [
+        "model_version",
+        "previous",
+        "actor",
+        "standing",
+        "base_image",
+        "previous_image",
+        "created_at",
+        "applied_at",
+        "ended_at",
+        "reverted_at",
+    ]
+    readonly_fields = ["standing"]
+
+    class Media:
+        css = {"all": ["css/training.css"]}
+
+    @admin.display(description=gettext_lazy("镜像"))
+    def image_beginning(self, rollout: Rollout) -> str:
+        return rollout.short_image() or "-"
+
+    @admin.display(description=gettext_lazy("进展"))
+    def standing(self, rollout: Rollout) -> str:
+        return render_to_string("admin/training/_rollout.html", describe_rollout(rollout))

@@ -238,6 +238,10 @@ class Rollout(models.Model):
     def __str__(self) -> str:
         return f"{self.previous} → {self.model_version}"
 
+    def short_image(self) -> str:
+        """The beginning of the image's digest."""
+        return self.image.rpartition(":")[2][:12]
+
     def renews(self) -> bool:
         """The champion stays who it is, and only its image changes: another base, or one that somebody replaced."""
         return self.previous_id == self.model_version_id

@@ -375,7 +375,7 @@ def running(cluster: Cluster, versions, service) -> Rollout:
     rollout = promote(versions[1])
     beat(2)
     cluster.controllers.step()
-    return rollout
+    return again(rollout)
 
 
 def assert_undone(rollout: Rollout, cluster: Cluster, *reasons: str) -> None:
@@ -906,7 +906,9 @@ def test_rollback_model_waits_until_the_pods_follow(
     monkeypatch.setattr("blog_site.training.management.commands.rollback_model.time.sleep", look)
     call_command("rollback_model")
 
-    assert f"在用模型：{versions[0].digest}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "正在替换 Pod 1/2" in said
+    assert f"在用模型：{versions[0].digest}" in said
     assert cluster.image == first.image
 
 
@@ -976,7 +978,7 @@ def test_settings_that_cannot_be_are_named_at_the_start(
 
 
 def test_the_worker_needs_just_what_its_role_allows(cluster: Cluster, running: Rollout) -> None:
-    roles = yaml.safe_load_all((ROOT / "infra/k8s/base/worker/rbac/roles.yaml").read_text())
+    roles = yaml.safe_load_all((ROOT / "infra/k8s/base/worker/rbac.yaml").read_text())
     role = next(one for one in roles if one["kind"] == "Role" and one["metadata"]["name"] == "rollout")
     cluster.api.allow = [role]
     cluster.crash(cluster.waiting_pod(), "no")

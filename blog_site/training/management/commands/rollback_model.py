@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
+from blog_site.training.image_rollout import Progress
 from blog_site.training.models import ModelVersion, Rollout
 from blog_site.training.rollout import RolloutRefused, advance_rollout, rollback_model
 
@@ -25,8 +26,13 @@ class Command(BaseCommand):
             rollout = rollback_model(to=target, actor="command")
         except RolloutRefused as error:
             raise CommandError(str(error)) from error
+        said = ""
         while rollout.state == Rollout.State.WAITING and not rollout.reason:
             rollout = advance_rollout(rollout)
+            standing = describe_standing(rollout)
+            if standing and standing != said:
+                self.stdout.write(standing)
+                said = standing
             time.sleep(LOOK_EVERY_SECONDS)
         if rollout.state == Rollout.State.FAILED:
             raise CommandError(rollout.reason)
@@ -34,6 +40,14 @@ class Command(BaseCommand):
             _("在用模型：%(digest)s %(reason)s")
             % {"digest": rollout.model_version.digest, "reason": rollout.reason}
         )
+
+
+def describe_standing(rollout: Rollout) -> str:
+    """How far a rollout on a cluster is; empty for one that is over at once."""
+    if rollout.state != Rollout.State.WAITING:
+        return ""
+    progress = Progress.of(rollout)
+    return f"{progress.detail} {progress.updated}/{progress.desired}" if progress.desired else progress.detail
 
 
 def find_version(prefix: str) -> ModelVersion:
