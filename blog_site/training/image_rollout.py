@@ -53,6 +53,7 @@ STUCK_SECONDS: Final = 60  # that a pod may lack its image or its configuration
 ANSWER_SECONDS: Final = 90  # that another model may answer after the last old pod was told to end
 RETRY_RELEASE_SECONDS: Final = 600  # within which a base that the champion failed on is not tried again
 BUILD_SECONDS: Final = 300  # that one worker has for an image before another takes it up
+REBUILD_SECONDS: Final = 10  # after which an image that could not be made is tried again
 _PODS_SHOWN: Final = 5
 _FOREIGN: Final = "集群上运行的镜像被改为"
 
@@ -85,7 +86,7 @@ class Progress:
     @classmethod
     def of(cls, rollout: Rollout) -> Progress:
         known = cls.__dataclass_fields__
-        return cls(**{name: value for name, value in rollout.progress.items() if name in known})
+        return cls(**{name: value for name, value in (rollout.progress or {}).items() if name in known})
 
 
 WAITING = Verdict(Rollout.State.WAITING)
@@ -165,7 +166,8 @@ def _make_image(rollout: Rollout, state: DeploymentState) -> Verdict:
     except ModelDamaged as error:
         return Verdict(Rollout.State.FAILED, f"模型文件已损坏：{error}")
     except (RegistryError, StoreError, OSError, ValueError) as error:
-        Rollout.objects.filter(pk=rollout.pk).update(building_until=None)
+        later = timezone.now() + timedelta(seconds=REBUILD_SECONDS)
+        Rollout.objects.filter(pk=rollout.pk).update(building_until=later)
         return _wait_for_image(rollout, f"镜像还没有推送成功：{error}")
     Rollout.objects.filter(pk=rollout.pk, image="").update(image=str(image), building_until=None)
     rollout.refresh_from_db()
@@ -249,7 +251,8 @@ def _way_back(rollout: Rollout, state: DeploymentState) -> str:
 def _annotations(
     model_version: ModelVersion | None, rollout: Rollout, previous: str
 ) -> dict[str, str | None]:
-    run = rollout.actor.removeprefix("run:") if rollout.actor.startswith("run:") else None
+    kind, _, number = rollout.actor.partition(":")
+    run = f"run-{number}" if kind == "run" else None  # as Run.key() names it
     return {
         MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
         RUN_ANNOTATION: run,

@@ -219,16 +219,18 @@ class Rollout(models.Model):
     ended_at = models.DateTimeField(_("结束时间"), null=True, blank=True)
 
     # On a cluster (MODEL_ROLLOUT=image). The fact that a row lacks is the next to come about; see image_rollout.py.
-    base_image = models.CharField(_("基础镜像"), max_length=400, blank=True)
-    image = models.CharField(_("镜像"), max_length=400, blank=True)  # by digest, once it is pushed
-    previous_image = models.CharField(
-        _("原镜像"), max_length=400, blank=True
-    )  # to go back to; set before the change
+    # The database has the defaults too: during an upgrade the release before still writes rows without these.
+    base_image = models.CharField(_("基础镜像"), max_length=400, blank=True, default="", db_default="")
+    # By digest, once it is pushed.
+    image = models.CharField(_("镜像"), max_length=400, blank=True, default="", db_default="")
+    # What to go back to; known before anything is changed.
+    previous_image = models.CharField(_("原镜像"), max_length=400, blank=True, default="", db_default="")
     building_until = models.DateTimeField(null=True, blank=True, editable=False)  # by one worker
     applied_at = models.DateTimeField(_("开始替换"), null=True, blank=True)
-    served = models.BooleanField(_("已应答"), default=False)  # the service was seen to answer with this model
+    # The service was seen to answer with this model.
+    served = models.BooleanField(_("已应答"), default=False, db_default=False)
     reverted_at = models.DateTimeField(_("镜像退回"), null=True, blank=True)  # of one that failed
-    progress = models.JSONField(_("进展"), default=dict, blank=True)  # image_rollout.Progress
+    progress = models.JSONField(_("进展"), null=True, blank=True)  # image_rollout.Progress
 
     class Meta:
         verbose_name = _("上线记录")

@@ -165,11 +165,6 @@ class RegistryClient:
             raise RegistryError(f"{self.host}/{repository}@{reference} came damaged", permanent=False)
         return Manifest(content, media_type)
 
-    def has_manifest(self, repository: str, digest: str) -> bool:
-        """Whether the repository holds that manifest."""
-        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-        return self._has(self._url(repository, f"manifests/{digest}"), _push(repository), headers)
-
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
         """Write a manifest under a tag or its digest; what it names must be there."""
         response = self._ask(

@@ -15,6 +15,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from blog_site.comments.inference import readiness
 from blog_site.training import image_rollout
 from blog_site.training.checks import check_rollouts
 from blog_site.training.models import ModelVersion, Rollout, Run
@@ -31,12 +32,11 @@ from blog_site.training.rollout import (
     undo_rollout,
 )
 from blog_site.training.services import abort_run, advance_everything
-from ml.artifact import WrittenArtifact
 from tests.cluster.api_server import ApiServer
 from tests.cluster.controllers import Controllers
 from tests.cluster.objects import Object
 from tests.training.concurrency import in_threads
-from tests.training.doors import ROOT, SayingService, free_port, real_service
+from tests.training.doors import ROOT, SayingService, answering_model, free_port, real_service, wait_until
 from tests.training.images import extract_image, push_base
 from tests.training.registry_server import running_registry
 from tests.training.rows import make_report, make_run, make_version
@@ -154,7 +154,7 @@ class Cluster:
             if rollout.building_until:
                 rollout.building_until -= timedelta(seconds=seconds)
             for name in ("stuck_since", "wrong_since"):
-                if rollout.progress.get(name):
+                if rollout.progress and rollout.progress.get(name):
                     rollout.progress[name] -= seconds
             rollout.save()
         self.controllers.step()
@@ -226,7 +226,7 @@ def states() -> dict[str, str]:
 
 
 def test_a_first_model_takes_the_place_of_an_image_without_one(
-    cluster: Cluster, versions, service, registry: str, exported: tuple[WrittenArtifact, ...], tmp_path: Path
+    cluster: Cluster, versions, settings, registry: str, tmp_path: Path
 ) -> None:
     rollout = promote(versions[0], "run:12")
     assert cluster.image == cluster.base, "whoever promotes does not speak to the cluster"
@@ -238,7 +238,7 @@ def test_a_first_model_takes_the_place_of_an_image_without_one(
     beat()
     assert cluster.image == image
     assert cluster.annotation("model") == versions[0].digest
-    assert cluster.annotation("run") == "12"
+    assert cluster.annotation("run") == "run-12"
     assert cluster.annotation("previous-image") == cluster.base
     cluster.controllers.step()
     beat()
@@ -246,16 +246,18 @@ def test_a_first_model_takes_the_place_of_an_image_without_one(
     assert (rollout.progress["desired"], rollout.progress["available"]) == (2, 0)
     assert rollout.reason == "", "a reason would end the run before the pods have followed"
 
-    service.serve(versions[0].digest)
-    cluster.roll()
-    beat()
-
-    assert (again(rollout).state, rollout.reason) == (State.DONE, "")
-    assert cluster.ready() == 2
+    # What the pods would run answers: the image, as a node unpacks it, and the service itself.
     with RegistryClient(registry, QUICK) as client:
         extract_image(client, parse_reference(image), tmp_path / "root")
-    with real_service((tmp_path / "root/srv/model").as_uri(), free_port(), tmp_path / "log") as url:
-        assert url
+    port = free_port()
+    with real_service((tmp_path / "root/srv/model").as_uri(), port, tmp_path / "log") as url:
+        settings.INFERENCE_URL = url
+        wait_until(lambda: readiness().ready, "the model is loaded", 60)
+        cluster.roll()
+        beat()
+        assert (again(rollout).state, rollout.reason) == (State.DONE, "")
+        assert answering_model(url) == versions[0].digest
+    assert cluster.ready() == 2
 
 
 def test_the_next_model_replaces_it_and_the_replicas_stay_the_autoscalers(
@@ -687,7 +689,9 @@ def test_a_registry_that_is_away_is_waited_for_until_the_deadline(
         beat()
         assert again(rollout).state == State.WAITING
         assert "镜像还没有推送成功" in rollout.progress["detail"]
-        assert rollout.building_until is None
+        attempts = rollout.building_until
+        beat()
+        assert again(rollout).building_until == attempts, "not tried at every beat"
         cluster.pass_time(settings.ROLLOUT_DEADLINE_SECONDS + 1)
         beat()
 
@@ -907,7 +911,7 @@ def test_rollback_model_waits_until_the_pods_follow(
     call_command("rollback_model")
 
     said = capsys.readouterr().out
-    assert "正在替换 Pod 1/2" in said
+    assert "正在替换 Pod 0/2" in said
     assert f"在用模型：{versions[0].digest}" in said
     assert cluster.image == first.image
 

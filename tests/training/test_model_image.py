@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from blog_site.training.model_image import Destination, ModelDamaged, push_model_image, write_layer
@@ -23,12 +22,10 @@ from blog_site.training.registry import (
     RegistryAccess,
     RegistryClient,
     RegistryError,
-    parse_reference,
 )
 from ml.artifact import WrittenArtifact
 from tests.servers import find_free_port, find_program
 from tests.training.concurrency import in_threads
-from tests.training.doors import answering_model, free_port, real_service, wait_until
 from tests.training.images import extract_image, push_base, push_index, read_image
 from tests.training.registry_server import BadRoad, running_registry
 
@@ -343,23 +340,6 @@ def test_another_tool_can_copy_the_image(
         assert copied.returncode == 0, copied.stderr
         written: dict[str, Any] = json.loads((tmp_path / tag / "manifest.json").read_bytes())
         assert len(written["layers"]) == 2
-
-
-@pytest.mark.usefixtures("db")
-def test_the_service_serves_what_the_image_holds(
-    registry: str, client: RegistryClient, name: str, exported: tuple[WrittenArtifact, ...], tmp_path: Path
-) -> None:
-    push_base(client, f"{name}/base", "1")
-    image = parse_reference(str(push(registry, name, exported[0])))
-    extract_image(client, image, tmp_path / "root")
-
-    with real_service((tmp_path / "root/srv/model").as_uri(), free_port(), tmp_path / "log") as url:
-        wait_until(lambda: _ready(url), "the model is loaded", 60)
-        assert answering_model(url) == exported[0].digest
-
-
-def _ready(url: str) -> bool:
-    return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
 
 
 def test_a_registry_that_is_away_is_no_lasting_failure(
