@@ -110,6 +110,9 @@ def settings_problem() -> str:
             return f"{name}: {error}."
         if name != "INFERENCE_BASE_IMAGE" and (reference.tag or reference.digest):
             return f"{name} is {value!r}: leave out the version, which every model has its own of."
+    if parse_reference(settings.MODEL_IMAGE).name() == parse_reference(settings.INFERENCE_BASE_IMAGE).name():
+        # Else nothing would tell an image with a model from one that a release has set.
+        return f"MODEL_IMAGE is {settings.MODEL_IMAGE!r}, as INFERENCE_BASE_IMAGE: models need a repository of their own."
     return ""
 
 

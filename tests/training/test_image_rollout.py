@@ -963,6 +963,10 @@ def test_the_pages_show_the_image_how_far_it_is_and_why(
         ({"INFERENCE_BASE_IMAGE": ""}, "INFERENCE_BASE_IMAGE is not set"),
         ({"MODEL_IMAGE": "huisheng-model"}, "MODEL_IMAGE: .*does not name its registry"),
         ({"MODEL_IMAGE_PUSH": "registry:5000/model:1"}, "MODEL_IMAGE_PUSH.*leave out the version"),
+        (
+            {"MODEL_IMAGE": "registry:5000/one", "INFERENCE_BASE_IMAGE": "registry:5000/one:1"},
+            "a repository of their own",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_named_at_the_start(
