@@ -112,7 +112,7 @@ def settings_problem() -> str:
             return f"{name} is {value!r}: leave out the version, which every model has its own of."
     if parse_reference(settings.MODEL_IMAGE).name() == parse_reference(settings.INFERENCE_BASE_IMAGE).name():
         # Else nothing would tell an image with a model from one that a release has set.
-        return f"MODEL_IMAGE is {settings.MODEL_IMAGE!r}, as INFERENCE_BASE_IMAGE: models need a repository of their own."
+        return f"MODEL_IMAGE and INFERENCE_BASE_IMAGE are both {settings.MODEL_IMAGE}: choose another for models."
     return ""
 
 

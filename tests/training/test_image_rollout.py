@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -955,6 +956,14 @@ def test_the_pages_show_the_image_how_far_it_is_and_why(
     assert running.image.rpartition(":")[2][:12] in listed
 
 
+def test_the_status_tells_how_far_the_pods_are(cluster: Cluster, running: Rollout, capsys) -> None:
+    advance_rollout(running)
+    call_command("training_status", "--json")
+
+    told = json.loads(capsys.readouterr().out)["rollout"]
+    assert (told["image"], told["progress"]) == (again(running).image, "正在替换 Pod 1/2")
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -965,7 +974,7 @@ def test_the_pages_show_the_image_how_far_it_is_and_why(
         ({"MODEL_IMAGE_PUSH": "registry:5000/model:1"}, "MODEL_IMAGE_PUSH.*leave out the version"),
         (
             {"MODEL_IMAGE": "registry:5000/one", "INFERENCE_BASE_IMAGE": "registry:5000/one:1"},
-            "a repository of their own",
+            "choose another for models",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 from rich.console import Console
 from rich.table import Table
 
+from blog_site.training.management.commands.rollback_model import describe_standing
 from blog_site.training.management.commands.trigger_training import describe_run, positive
 from blog_site.training.models import ModelVersion, Rollout, Run
 
@@ -64,6 +65,8 @@ def describe_rollout(rollout: Rollout) -> dict[str, Any]:
         "actor": rollout.actor,
         "state": rollout.state,
         "reason": rollout.reason,
+        "image": rollout.image or None,
+        "progress": describe_standing(rollout) or None,
     }
 
 
@@ -87,7 +90,11 @@ def print_status(run: Run | None, status: dict[str, Any], console: Console) -> N
     if rollout is not None:
         console.print(
             _("最近一次上线：%(rollout)s %(state)s %(reason)s")
-            % {"rollout": rollout, "state": rollout.get_state_display(), "reason": rollout.reason},
+            % {
+                "rollout": rollout,
+                "state": rollout.get_state_display(),
+                "reason": rollout.reason or describe_standing(rollout),
+            },
             markup=False,
         )
     table = Table(title=_("模型版本"))
