@@ -178,7 +178,9 @@ class InferenceDeployment:
             if _TOKEN.is_file():
                 config.load_incluster_config(client_configuration=configuration)
             else:
-                config.load_kube_config(client_configuration=configuration)
+                config.load_kube_config(
+                    config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
+                )
         except config.ConfigException as error:
             raise ClusterError(f"no way to the cluster: {error}", permanent=True) from error
         configuration.retries = False  # the next beat asks again

@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 RELEASE: Final = "release"  # the actor of a rollout that puts the champion on another base image
 STUCK_SECONDS: Final = 60  # that a pod may lack its image or its configuration
-ANSWER_SECONDS: Final = 90  # that another model may answer after the last old pod was told to end
+ANSWER_SECONDS: Final = 90  # that another model, or nobody, may answer after the last old pod was told to end
 RETRY_RELEASE_SECONDS: Final = 600  # within which a base that the champion failed on is not tried again
 BUILD_SECONDS: Final = 300  # that one worker has for an image before another takes it up
 REBUILD_SECONDS: Final = 10  # after which an image that could not be made is tried again
@@ -80,6 +80,7 @@ class Progress:
     )  # name, reason, message of those that do not serve
     condition: str = ""  # the Deployment's Progressing when the image was set: that one says nothing of ours
     stuck_since: float | None = None  # seconds since the epoch
+    silent_since: float | None = None
     wrong_since: float | None = None
     replaced: str = ""  # an image that somebody else had set
 
@@ -144,8 +145,25 @@ def look_at(rollout: Rollout) -> Verdict:
         log.info("rollout of %s: %s", rollout.model_version.digest, error)
         return WAITING  # somebody was quicker; the next look reads what he did
     except ClusterError as error:
-        _say(rollout, f"集群没有照办：{error}")
-        return WAITING
+        return _wait_for_cluster(rollout, error)
+
+
+def _wait_for_cluster(rollout: Rollout, error: ClusterError) -> Verdict:
+    """Wait for a cluster that is away as long as it takes: it may have done by itself what was asked before."""
+    problem = f"集群没有照办：{error}"
+    _say(rollout, problem)
+    if error.permanent and rollout.applied_at is None and _is_overdue(rollout):
+        return Verdict(Rollout.State.FAILED, problem, blames_model=False)
+    return WAITING
+
+
+def _is_overdue(rollout: Rollout) -> bool:
+    """Whether the Deployment should have been changed by now.
+
+    A renewal has all the time there is: the champion goes on serving, and no run waits for it.
+    """
+    given = timedelta(seconds=settings.ROLLOUT_DEADLINE_SECONDS)
+    return not rollout.renews() and timezone.now() - rollout.created_at > given
 
 
 def _make_image(rollout: Rollout, state: DeploymentState) -> Verdict:
@@ -172,7 +190,8 @@ def _make_image(rollout: Rollout, state: DeploymentState) -> Verdict:
         later = timezone.now() + timedelta(seconds=REBUILD_SECONDS)
         Rollout.objects.filter(pk=rollout.pk).update(building_until=later)
         return _wait_for_image(rollout, f"镜像还没有推送成功：{error}")
-    Rollout.objects.filter(pk=rollout.pk, image="").update(image=str(image), building_until=None)
+    made = Rollout.objects.filter(pk=rollout.pk, image="", base_image=base)
+    made.update(image=str(image), building_until=None)
     rollout.refresh_from_db()
     _say(rollout, "镜像已推送")
     return WAITING
@@ -181,9 +200,7 @@ def _make_image(rollout: Rollout, state: DeploymentState) -> Verdict:
 def _wait_for_image(rollout: Rollout, problem: str) -> Verdict:
     _say(rollout, problem)
     log.warning("rollout of %s: %s", rollout.model_version.digest, problem)
-    overdue = timezone.now() - rollout.created_at > timedelta(seconds=settings.ROLLOUT_DEADLINE_SECONDS)
-    # A renewal waits for the registry as long as it takes: the champion goes on serving, and no run waits for it.
-    if overdue and not rollout.renews():
+    if _is_overdue(rollout):
         return Verdict(Rollout.State.FAILED, problem, blames_model=False)
     return WAITING
 
@@ -348,27 +365,28 @@ def _ask_why(trouble: Trouble) -> str:
 
 def _hear_answer(rollout: Rollout, progress: Progress) -> Verdict:
     """All pods are new and ready: the service must answer with the model."""
-    digest = rollout.model_version.digest
+    digest, now = rollout.model_version.digest, timezone.now().timestamp()
     progress = replace(progress, stuck_since=None)
     try:
-        readiness = inference.readiness()
+        model = inference.readiness().model
     except inference.InferenceError as error:
         log.info("rollout of %s: %s", digest, error)
-        _update(rollout, progress=asdict(replace(progress, wrong_since=None)))
-        return Verdict(Rollout.State.WAITING, "Pod 都已就绪，但推理服务没有应答")
-    if readiness.model == digest:
-        _update(rollout, served=True, progress=asdict(replace(progress, detail="", wrong_since=None)))
+        since = progress.silent_since or now
+        _update(rollout, progress=asdict(replace(progress, silent_since=since, wrong_since=None)))
+        silent = now - since >= ANSWER_SECONDS
+        return Verdict(Rollout.State.WAITING, "Pod 都已就绪，但推理服务没有应答" if silent else "")
+    if model == digest:
+        _update(rollout, served=True, progress=asdict(replace(progress, detail="")))
         return Verdict(
             Rollout.State.DONE, f"取代了在别处设置的镜像 {progress.replaced}" if progress.replaced else ""
         )
     # A pod that is about to end may have answered, on a connection that was kept.
     inference.close_clients()
-    now = timezone.now().timestamp()
     since = progress.wrong_since or now
-    _update(rollout, progress=asdict(replace(progress, wrong_since=since)))
+    _update(rollout, progress=asdict(replace(progress, silent_since=None, wrong_since=since)))
     if now - since < ANSWER_SECONDS:
         return WAITING
-    return Verdict(Rollout.State.FAILED, f"推理服务应答的模型是 {readiness.model}，不是 {digest}")
+    return Verdict(Rollout.State.FAILED, f"推理服务应答的模型是 {model}，不是 {digest}")
 
 
 def _find_other_image(rollout: Rollout, state: DeploymentState) -> Verdict:

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import kubernetes.config
 import pytest
 import yaml
 from django.core.management import CommandError, call_command
@@ -154,7 +153,7 @@ class Cluster:
                 rollout.ended_at -= timedelta(seconds=seconds)
             if rollout.building_until:
                 rollout.building_until -= timedelta(seconds=seconds)
-            for name in ("stuck_since", "wrong_since"):
+            for name in ("stuck_since", "silent_since", "wrong_since"):
                 if rollout.progress and rollout.progress.get(name):
                     rollout.progress[name] -= seconds
             rollout.save()
@@ -180,7 +179,6 @@ def cluster(registry: str, settings, monkeypatch, tmp_path: Path) -> Iterator[Cl
         path = tmp_path / "kubeconfig"
         path.write_text(yaml.safe_dump(configuration))
         monkeypatch.setenv("KUBECONFIG", str(path))
-        monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
         image_rollout._deployment.cache_clear()
         made = Cluster(api, registry)
         made.deploy()
@@ -536,6 +534,7 @@ def test_a_service_that_does_not_answer_undoes_nothing(cluster: Cluster, running
     service.stop()
     cluster.roll()
     beat()
+    assert again(running).reason == "", "a moment of silence ends no run"
     cluster.pass_time(10_000)
     beat()
 
@@ -670,13 +669,18 @@ def test_a_cluster_that_does_not_answer_undoes_nothing_and_is_reported(
     assert again(running).state == State.DONE, "what was done in time counts, even if nobody looked until now"
 
 
-def test_a_deployment_that_is_gone_is_reported(cluster: Cluster, versions, service) -> None:
+def test_a_deployment_that_is_gone_is_reported_and_given_up(
+    cluster: Cluster, versions, service, settings
+) -> None:
     cluster.api.objects.delete("deployments", NAMESPACE, NAME)
     rollout = promote(versions[0])
     beat()
 
     assert again(rollout).state == State.WAITING
     assert '"inference" not found' in rollout.progress["detail"]
+    cluster.pass_time(settings.ROLLOUT_DEADLINE_SECONDS + 1)
+    beat()
+    assert again(rollout).state == State.FAILED, "or no run could follow"
 
 
 def test_a_registry_that_is_away_is_waited_for_until_the_deadline(
