@@ -6,11 +6,6 @@ another worker, goes on at the fact that is missing; each step may be repeated. 
 
 Only a process that may speak to the cluster does any of it: a web process moves the champion in the database, and the
 worker's next beat brings it about.
-
-A release applies the manifests, which name the base image without a model. The Deployment's new pods are not ready
-then, and since it lets no old pod go before a new one is available, the old ones go on answering; `settle` sees the
-base image and rolls the champion out on it. Applied again without a change, that is the image from before, whose pods
-still run. An image that is neither a base image nor ours was set by an operator: that is said, and left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +20,6 @@ from typing import Any, Final
 
 import httpx
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from blog_site.comments import inference
@@ -48,14 +42,11 @@ from blog_site.training.registry import RegistryAccess, RegistryError, parse_ref
 
 log = logging.getLogger(__name__)
 
-RELEASE: Final = "release"  # the actor of a rollout that puts the champion on another base image
 STUCK_SECONDS: Final = 60  # that a pod may lack its image or its configuration
 ANSWER_SECONDS: Final = 90  # that another model, or nobody, may answer after the last old pod was told to end
-RETRY_RELEASE_SECONDS: Final = 600  # within which a base that the champion failed on is not tried again
 BUILD_SECONDS: Final = 300  # that one worker has for an image before another takes it up
 REBUILD_SECONDS: Final = 10  # after which an image that could not be made is tried again
 _PODS_SHOWN: Final = 5
-_FOREIGN: Final = "集群上运行的镜像被改为"
 
 
 @dataclass(frozen=True)
@@ -125,9 +116,6 @@ def deployment() -> InferenceDeployment:
 @lru_cache(maxsize=4)  # with its connections
 def _deployment(namespace: str, name: str) -> InferenceDeployment:
     return InferenceDeployment(namespace, name)
-
-
-# -- One rollout -----------------------------------------------------------------------------------------------------
 
 
 def look_at(rollout: Rollout) -> Verdict:
@@ -219,12 +207,12 @@ def _base_image(state: DeploymentState) -> str:
 
     The Deployment knows it better than this process, which may still be of the release before.
     """
-    if _is_base(state.image):
+    if is_base_image(state.image):
         return state.image
     return state.annotations.get(BASE_ANNOTATION) or str(settings.INFERENCE_BASE_IMAGE)
 
 
-def _is_base(image: str) -> bool:
+def is_base_image(image: str) -> bool:
     """Whether it is a version of the inference image without a model, as a release sets it."""
     try:
         return parse_reference(image).name() == parse_reference(settings.INFERENCE_BASE_IMAGE).name()
@@ -237,7 +225,7 @@ def _apply(rollout: Rollout, state: DeploymentState) -> Verdict:
     progress = Progress.of(rollout)
     if state.image != rollout.image:
         previous = rollout.previous_image or _way_back(rollout, state)
-        if not (_is_base(state.image) or _is_ours(state.image)):
+        if not (is_base_image(state.image) or _is_ours(state.image)):
             progress = replace(progress, replaced=state.image)
             log.warning("rollout of %s replaces %s, set by others", rollout.model_version.digest, state.image)
         recorded = _update(
@@ -259,8 +247,8 @@ def _apply(rollout: Rollout, state: DeploymentState) -> Verdict:
 
 def _way_back(rollout: Rollout, state: DeploymentState) -> str:
     """The image to go back to: the one there is, unless that serves nothing."""
-    if _is_base(state.image):
-        served = _last_served(rollout.previous) if rollout.previous is not None else None
+    if is_base_image(state.image):
+        served = last_served(rollout.previous) if rollout.previous is not None else None
         return served.image if served is not None else state.image
     bad = Rollout.objects.filter(image=state.image).first()
     if bad is not None and bad.state == Rollout.State.FAILED and bad.previous_image:
@@ -281,7 +269,7 @@ def _annotations(
     }
 
 
-def _last_served(model_version: ModelVersion) -> Rollout | None:
+def last_served(model_version: ModelVersion) -> Rollout | None:
     return Rollout.objects.filter(model_version=model_version, served=True).exclude(image="").first()
 
 
@@ -391,7 +379,7 @@ def _hear_answer(rollout: Rollout, progress: Progress) -> Verdict:
 
 def _find_other_image(rollout: Rollout, state: DeploymentState) -> Verdict:
     """Somebody else changed the image amid the rollout."""
-    if _is_base(state.image):  # a release: begin again, on its base
+    if is_base_image(state.image):  # a release: begin again, on its base
         image = rollout.image if state.image == rollout.base_image else ""
         _update(rollout, image=image, base_image=state.image, applied_at=None, building_until=None)
         _say(rollout, "发布了新版本，重新制作镜像")
@@ -415,96 +403,3 @@ def _update(rollout: Rollout, **fields: Any) -> bool:
 
 def _say(rollout: Rollout, detail: str) -> None:
     _update(rollout, progress=asdict(replace(Progress.of(rollout), detail=detail[:500])))
-
-
-# -- The Deployment between rollouts -----------------------------------------------------------------------------------
-
-
-def tend_deployment() -> None:
-    """Put back the image of rollouts that failed; see that the Deployment runs the champion. Repeating is harmless."""
-    if not has_cluster_access():
-        return
-    try:
-        for rollout in Rollout.objects.filter(state=Rollout.State.FAILED, reverted_at=None).exclude(
-            previous_image=""
-        ):
-            _put_back(rollout)
-        settle()
-    except Conflict as error:
-        log.info("the Deployment was changed by others meanwhile: %s", error)
-    except ClusterError as error:
-        log.warning("the Deployment cannot be tended: %s", error)
-
-
-def _put_back(rollout: Rollout) -> None:
-    """Go back to the recorded image, unless the Deployment names another one by now."""
-    state = deployment().read()
-    if state.image == rollout.image:
-        previous = None if _is_base(rollout.previous_image) else rollout.previous
-        _set_known_image(state, rollout.previous_image, previous)
-        log.warning("the Deployment is back at %s: %s", rollout.previous_image, rollout.reason)
-    Rollout.objects.filter(pk=rollout.pk).update(reverted_at=timezone.now())
-
-
-def _set_known_image(state: DeploymentState, image: str, model_version: ModelVersion | None) -> None:
-    known = Rollout.objects.filter(image=image).first()
-    annotations = {
-        MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
-        RUN_ANNOTATION: None,
-        PREVIOUS_ANNOTATION: state.image,
-        BASE_ANNOTATION: known.base_image if known is not None else None,
-    }
-    deployment().set_image(state, image, annotations)
-
-
-def settle() -> None:
-    """See that the Deployment runs the champion; called while no rollout is under way. Raises ClusterError."""
-    champion = ModelVersion.objects.champion()
-    if champion is None or Rollout.objects.filter(state=Rollout.State.WAITING).exists():
-        return
-    state = deployment().read()
-    served = _last_served(champion)
-    if served is not None and state.image == served.image:
-        _forget_foreign(served)
-        return
-    newest = Rollout.objects.filter(image=state.image).first()
-    if _is_base(state.image) and not _failed_lately(champion, state.image):
-        renew_image(champion, actor=RELEASE)
-    elif _is_base(state.image) or (newest is not None and newest.state == Rollout.State.FAILED):
-        # Applied once more though the champion has just failed on it, or set by a worker that had not heard of that.
-        if served is not None:
-            _set_known_image(state, served.image, champion)
-    elif served is not None:
-        _report_foreign(served, state.image)
-
-
-def renew_image(champion: ModelVersion, *, actor: str) -> Rollout | None:
-    """Begin to roll out the champion once more, on the base image there is now; None where another rollout is."""
-    with transaction.atomic():
-        # The champion's row is what whoever promotes, or renews, at the same time waits for.
-        locked = ModelVersion.objects.select_for_update().filter(pk=champion.pk, champion_slot__isnull=False)
-        if not locked.exists() or Rollout.objects.filter(state=Rollout.State.WAITING).exists():
-            return None
-        return Rollout.objects.create(model_version=champion, previous=champion, actor=actor)
-
-
-def _failed_lately(champion: ModelVersion, base_image: str) -> bool:
-    return Rollout.objects.filter(
-        model_version=champion,
-        previous=champion,
-        base_image=base_image,
-        state=Rollout.State.FAILED,
-        ended_at__gt=timezone.now() - timedelta(seconds=RETRY_RELEASE_SECONDS),
-    ).exists()
-
-
-def _report_foreign(served: Rollout, image: str) -> None:
-    """Say, once, that somebody else decided what is served."""
-    reason = f"{_FOREIGN} {image}，不是这里上线的；要换回来，请回滚到在用的模型"[:500]
-    if Rollout.objects.filter(pk=served.pk).exclude(reason=reason).update(reason=reason):
-        log.warning("the Deployment runs %s, set by others; the champion's image is %s", image, served.image)
-
-
-def _forget_foreign(served: Rollout) -> None:
-    if served.reason.startswith(_FOREIGN):
-        Rollout.objects.filter(pk=served.pk).update(reason="")

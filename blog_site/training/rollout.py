@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from blog_site.comments import inference
 from blog_site.training.federation import StoreError, artifact_store
-from blog_site.training.image_rollout import look_at, renew_image
+from blog_site.training.image_rollout import look_at
 from blog_site.training.models import ONLY, ModelVersion, Rollout
+from blog_site.training.releases import renew_image
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from blog_site.articles.models import Category
 from blog_site.labels.models import Sample, SampleQuerySet
 from blog_site.training import federation
 from blog_site.training.gate import judge_candidate
-from blog_site.training.image_rollout import tend_deployment
 from blog_site.training.models import ONLY, ModelVersion, Rollout, Round, Run, RunSite, Site
+from blog_site.training.releases import tend_deployment
 from blog_site.training.rollout import (
     ChampionChanged,
     RolloutRefused,

@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from blog_site.comments.inference import readiness
-from blog_site.training import image_rollout
+from blog_site.training import image_rollout, releases
 from blog_site.training.checks import check_rollouts
 from blog_site.training.models import ModelVersion, Rollout, Run
 from blog_site.training.registry import (
@@ -804,7 +804,7 @@ def test_a_release_keeps_the_champion_on_its_new_base_and_no_pod_stops_serving(
     assert cluster.ready() == 2
 
     beat(3)
-    rollout = Rollout.objects.get(actor=image_rollout.RELEASE)
+    rollout = Rollout.objects.get(actor=releases.RELEASE)
     assert cluster.image == rollout.image != done.image
     assert rollout.base_image == cluster.annotation("base-image") == cluster.next_base
     assert rollout.previous_image == done.image, "the base alone is nothing to go back to"
@@ -846,7 +846,7 @@ def test_a_base_that_the_champion_fails_on_is_taken_back_and_the_champion_stays(
     cluster.crash(cluster.waiting_pod(), "an artifact of format 2, and this version reads format 3")
     beat(2)
 
-    rollout = Rollout.objects.get(actor=image_rollout.RELEASE)
+    rollout = Rollout.objects.get(actor=releases.RELEASE)
     assert again(rollout).state == State.FAILED
     assert "format 3" in rollout.reason
     assert ModelVersion.objects.champion() == versions[0]
@@ -857,7 +857,7 @@ def test_a_base_that_the_champion_fails_on_is_taken_back_and_the_champion_stays(
     beat(2)
     assert cluster.image == done.image
     assert Rollout.objects.count() == 2
-    cluster.pass_time(image_rollout.RETRY_RELEASE_SECONDS + 1)
+    cluster.pass_time(releases.RETRY_RELEASE_SECONDS + 1)
     cluster.set_image(cluster.next_base)
     beat()
     assert Rollout.objects.count() == 3
@@ -880,9 +880,9 @@ def test_a_release_amid_a_rollout_begins_it_again_on_the_new_base(
 def test_two_workers_renew_a_release_once(cluster: Cluster, versions, service, transactional_db) -> None:
     complete(promote(versions[0]), cluster, service)
     cluster.set_image(cluster.next_base)
-    in_threads(image_rollout.tend_deployment, 3)
+    in_threads(releases.tend_deployment, 3)
 
-    assert Rollout.objects.filter(actor=image_rollout.RELEASE).count() == 1
+    assert Rollout.objects.filter(actor=releases.RELEASE).count() == 1
 
 
 def test_a_failed_image_that_a_late_worker_sets_once_more_is_put_back(
