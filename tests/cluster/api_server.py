@@ -123,7 +123,7 @@ class ApiServer:
         configuration = kubernetes.client.Configuration(host=self.url)
         configuration.retries = False
         if self.token is not None:
-            configuration.api_key = {"authorization": f"Bearer {self.token}"}
+            configuration.api_key = {"BearerToken": f"Bearer {self.token}"}
         return kubernetes.client.ApiClient(configuration)
 
     # -- What goes wrong -----------------------------------------------------------------------------------------------
@@ -233,10 +233,13 @@ class Handler(BaseHTTPRequestHandler):
             if request.verb == "watch":
                 self._watch(api, request, plural)
                 return
-            answer = self._carry_out(api, request, plural, subresource, body)
             if fault is not None and fault.carried_out:
+                with suppress(Refused):
+                    self._carry_out(api, request, plural, subresource, body)
                 self._go_wrong(fault)
-            elif isinstance(answer, str):
+                return
+            answer = self._carry_out(api, request, plural, subresource, body)
+            if isinstance(answer, str):
                 self._send_bytes(200, answer.encode(), "text/plain")
             else:
                 self._send(201 if request.verb == "create" else 200, answer)

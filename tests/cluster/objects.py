@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import pickle
 import random
 import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import kubernetes_validate
+from tests.cluster.schemas import Invalid, validate
 
 Object = dict[str, Any]
 
@@ -79,12 +79,16 @@ RESOURCES = {
         Resource("apps", "v1", "replicasets", "ReplicaSet", ("status", "scale")),
     )
 }
-VERSION = "1.36"  # of the schemas that everything created is checked by
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 GRACEFUL = "pods"  # deleted ones stay, marked, until the kubelet has ended them
+
+
+def copy_of(value: Any) -> Any:
+    """A deep copy of what is plain JSON; several times faster than the general one."""
+    return pickle.loads(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
 class Refused(Exception):
@@ -133,7 +137,7 @@ class Objects:
 
     def find(self, plural: str, namespace: str, name: str) -> Object | None:
         with self.changed:
-            return deepcopy(self._objects.get((plural, namespace, name)))
+            return copy_of(self._objects.get((plural, namespace, name)))
 
     def get(self, plural: str, namespace: str, name: str) -> Object:
         found = self.find(plural, namespace, name)
@@ -144,7 +148,7 @@ class Objects:
     def all(self, plural: str | None = None, namespace: str | None = None) -> list[Object]:
         with self.changed:
             return [
-                deepcopy(found)
+                copy_of(found)
                 for (of, within, _name), found in sorted(self._objects.items())
                 if plural in (None, of) and namespace in (None, within)
             ]
@@ -166,7 +170,7 @@ class Objects:
 
     def create(self, plural: str, namespace: str, value: Object, *, checked: bool = True) -> Object:
         """Create what a client sent; `checked` is off for what the controllers themselves make."""
-        resource, value = RESOURCES[plural], deepcopy(value)
+        resource, value = RESOURCES[plural], copy_of(value)
         value.setdefault("apiVersion", resource.api_version)
         value.setdefault("kind", resource.kind)
         metadata = value.setdefault("metadata", {})
@@ -214,7 +218,7 @@ class Objects:
                 )
             if sent.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
                 raise Refused(409, "Conflict", f"Precondition failed: UID in precondition: {sent['uid']}")
-            value = deepcopy(value)
+            value = copy_of(value)
             if subresource == "status":
                 value = {**old, "status": value.get("status", {})}
             elif "status" in RESOURCES[plural].subresources and plural != "pods":
@@ -290,7 +294,7 @@ class Objects:
             value = self._objects.pop((plural, namespace, name), None)
             if value is not None:
                 self.version = next(self._versions) + 1
-                gone = deepcopy(value)
+                gone = copy_of(value)
                 gone["metadata"]["resourceVersion"] = str(self.version)
                 self._history.append(Change(self.version, "DELETED", plural, gone, value))
                 self.changed.notify_all()
@@ -299,10 +303,10 @@ class Objects:
         key = (plural, value["metadata"]["namespace"], value["metadata"]["name"])
         self.version = next(self._versions) + 1
         value["metadata"]["resourceVersion"] = str(self.version)
-        before, self._objects[key] = self._objects.get(key), deepcopy(value)
-        self._history.append(Change(self.version, kind, plural, deepcopy(value), before))
+        before, self._objects[key] = self._objects.get(key), copy_of(value)
+        self._history.append(Change(self.version, kind, plural, copy_of(value), before))
         self.changed.notify_all()
-        return deepcopy(value)
+        return copy_of(value)
 
     # -- Owners ------------------------------------------------------------------------------------------------------
 
@@ -315,7 +319,7 @@ class Objects:
 
     def _disown(self, uid: str) -> None:
         for key in self._dependents(uid):
-            value = deepcopy(self._objects[key])
+            value = copy_of(self._objects[key])
             kept = [owner for owner in value["metadata"]["ownerReferences"] if owner["uid"] != uid]
             value["metadata"]["ownerReferences"] = kept
             if not kept:
@@ -390,11 +394,9 @@ def check(plural: str, value: Object) -> None:
             f"{value.get('apiVersion')} {value.get('kind')} does not match {resource.api_version} {resource.kind}",
         )
     try:
-        kubernetes_validate.validate(value, VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        raise Refused(
-            422, "Invalid", f"{kind} is invalid: {'.'.join(map(str, error.path))}: {error.message}"
-        ) from error
+        validate(value)
+    except Invalid as error:
+        raise Refused(422, "Invalid", f"{kind} is invalid: {error}") from error
     pattern, longest = {"services": (SERVICE_NAME, 63), "jobs": (NAME, 63)}.get(plural, (NAME, 253))
     if not pattern.fullmatch(name) or len(name) > longest:
         raise Refused(
