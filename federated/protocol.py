@@ -219,6 +219,9 @@ class RunSpec:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     join_deadline_seconds: float = 180  # a site that has not joined by then is left out
     round_deadline_seconds: float = 60  # a site that has not answered by then is left out of the round
+    planned_at: str = (
+        ""  # ISO 8601; tells the run from an earlier one of its name, as after a database was restored
+    )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, indent=1)
@@ -305,6 +308,25 @@ def tidy_reason(text: str) -> str:
     return shown if len(shown) <= REASON_MAX_CHARS else shown[: REASON_MAX_CHARS - 1] + "…"
 
 
+PodPhase = Literal["pending", "running", "succeeded", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class PodStatus:
+    """How a pod of a run fares; or a Job that has none, which is then named in its place ("missing")."""
+
+    name: str
+    site: str  # "" for the aggregator
+    phase: PodPhase
+    since: float  # in seconds since the epoch: when it was made, began or ended
+    reason: str = ""  # what is wrong with it, or what it waits for, e.g. "ImagePullBackOff: …"
+    node: str = ""
+    exit_code: int | None = None
+    failures: int = 0  # pods of the same Job that have failed
+    log: tuple[str, ...] = ()  # the last lines
+    events: tuple[str, ...] = ()  # warnings, the latest last
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """Where a run stands. `done` carries the result, `failed` and `paused` the reason; there is no "unknown"."""
@@ -316,6 +338,7 @@ class RunStatus:
     result: Mapping[str, Any] | None = None  # {"artifact", "report"}: the digest, and what report.py wrote
     missing_sites: tuple[str, ...] = field(default=())
     refusals: tuple[Refusal, ...] = field(default=())  # the latest first
+    pods: tuple[PodStatus, ...] = field(default=())  # where it runs on a cluster; the aggregator's first
 
 
 class ProgressLog:
@@ -341,14 +364,17 @@ class ProgressLog:
 
 def read_progress(path: Path) -> RunStatus:
     """The status that the diary tells; a last line that is still being written is left for the next look."""
-    if not path.exists():
-        return RunStatus("starting")
+    return parse_progress(path.read_bytes()) if path.exists() else RunStatus("starting")
+
+
+def parse_progress(diary: bytes) -> RunStatus:
+    """The same of a diary's content, wherever it was kept."""
     phase: Phase = "starting"
     reason, planned, result, rounds, missing = "", None, None, [], ()
     refusals: dict[tuple[str, str, int, str], Refusal] = {}
     # Only "\n" ends a line: a site's name or a reason may hold what splitlines() also takes for an end. The last
     # line may stop amid a character.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+    for line in diary.decode("utf-8", "replace").split("\n")[:-1]:
         try:
             entry = json.loads(line)
         except ValueError:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -101,8 +101,10 @@ class LocalLauncher:
             return
         self._start_processes(spec)
 
-    def resume(self, run: str) -> None:
+    def resume(self, run: str) -> bool:
         """Start a run's processes again that was stopped or has failed; it goes on where its journal ends.
+
+        Always says that it may go on: it does, by then.
 
         Raises LookupError for a run that was never started here, or is done.
         """
@@ -114,11 +116,12 @@ class LocalLauncher:
             if phase == "done":
                 raise LookupError(f"{run} is done")
             if phase != "failed":  # somebody else was quicker
-                return
+                return True
             self.stop(run)
             mend_last_line(work_dir / "progress.jsonl")
             ProgressLog(work_dir / "progress.jsonl").write("phase", {"phase": "starting"})
             self._start_processes(self._spec(run))
+        return True
 
     def _spec(self, run: str) -> RunSpec:
         return RunSpec.from_json((self._runs_dir / run / "run.json").read_text(encoding="utf-8"))
@@ -224,9 +227,15 @@ class LocalLauncher:
             reason = f"its processes were not started within {START_SECONDS} s; start another run"
         return replace(status, phase="failed", reason=reason)
 
-    def stop(self, run: str) -> None:
-        """Stop a run's processes, politely first; a run that has ended or never was is fine."""
+    def stop(self, run: str) -> bool:
+        """Stop a run's processes, politely first; a run that has ended or never was is fine. Nothing is left then."""
         end_processes(self._processes(run))
+        return True
+
+    def runs(self) -> Set[str]:
+        """The runs of which a process lives."""
+        recorded = [path.parent.name for path in self._runs_dir.glob("*/processes.json")]
+        return {run for run in recorded if any(process.find() for process in self._processes(run))}
 
     def _port(self, run: str) -> int:
         return int(json.loads((self._runs_dir / run / "processes.json").read_text(encoding="utf-8"))["port"])

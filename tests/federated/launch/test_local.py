@@ -184,9 +184,11 @@ def test_stopping_ends_every_process_within_ten_seconds_and_may_be_repeated(grou
     ground.wait(spec.run, lambda status: in_round(1, status), "the first round")
     processes = ground.processes(spec.run)
     processes["food"].suspend()  # it will not hear SIGTERM, and must end all the same
+    assert ground.launcher.runs() == {spec.run}
     began = time.monotonic()
-    ground.launcher.stop(spec.run)
+    assert ground.launcher.stop(spec.run)
     assert time.monotonic() - began < 10
+    assert ground.launcher.runs() == set()
     assert set(processes) == {"aggregator", *SITES}
     assert not any(process.is_running() for process in processes.values())
     status = ground.launcher.status(spec.run)
