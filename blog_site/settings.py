@@ -6,7 +6,9 @@ what the processes of one machine share, so that `manage.py` in a second termina
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +20,21 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 env.read_env(env.str("ENV_FILE", default=str(BASE_DIR / "var" / "env")))
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
+
+
+def read_object(name: str) -> dict[str, Any]:
+    """A setting that is a JSON object, such as {"pool": "training"}; empty where it is not set."""
+    text = env.str(name, default="") or "{}"
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is {text!r}, which is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ImproperlyConfigured(
+            f'{name} is {text!r}: set it to a JSON object such as {{"pool": "training"}}'
+        )
+    return value
+
 
 # -- Django ------------------------------------------------------------------------------------------------------
 
@@ -252,6 +269,20 @@ ARTIFACT_STORE_RUN_TOKEN = env.str(
 ARTIFACT_STORE_SIGNING_KEY = env.str("ARTIFACT_STORE_SIGNING_KEY", default="")  # of addresses to single files
 TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")
 TRAINING_RUNS_DIR = VAR_DIR / "runs"
+# Of the launcher `kubernetes`: where its Jobs run, and with what.
+TRAINING_NAMESPACE = env.str("TRAINING_NAMESPACE", default="huisheng-training")
+TRAINER_IMAGE = env.str("TRAINER_IMAGE", default="")
+TRAINING_IMAGE_PULL_SECRET = env.str("TRAINING_IMAGE_PULL_SECRET", default="")
+TRAINING_JOURNAL_CLAIM = env.str("TRAINING_JOURNAL_CLAIM", default="journals")
+TRAINING_PRIORITY_CLASS = env.str("TRAINING_PRIORITY_CLASS", default="huisheng-training")
+TRAINING_NODE_SELECTOR = read_object("TRAINING_NODE_SELECTOR")
+TRAINING_GPUS = env.int("TRAINING_GPUS", default=0)  # of each trainer
+TRAINER_CPU = env.str("TRAINER_CPU", default="1")
+TRAINER_MEMORY = env.str("TRAINER_MEMORY", default="1Gi")
+AGGREGATOR_CPU = env.str("AGGREGATOR_CPU", default="1")
+AGGREGATOR_MEMORY = env.str("AGGREGATOR_MEMORY", default="1Gi")
+# So long a pod may wait for its image, a node or its volume before the run is given up.
+TRAINING_PENDING_SECONDS = env.float("TRAINING_PENDING_SECONDS", default=600.0)
 TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)
 TRAINING_RUN_DEADLINE_SECONDS = env.int("TRAINING_RUN_DEADLINE_SECONDS", default=3600)
 GATE_MAX_MACRO_F1_DROP = env.float("GATE_MAX_MACRO_F1_DROP", default=0.01)

@@ -44,6 +44,13 @@ REFUSED = {  # by the status that the site was answered
     413: gettext_lazy("消息过大"),
     422: gettext_lazy("内容不合要求"),
 }
+POD_PHASES = {  # of federated.protocol.PodStatus
+    "pending": gettext_lazy("等待中"),
+    "running": gettext_lazy("运行中"),
+    "succeeded": gettext_lazy("已完成"),
+    "failed": gettext_lazy("失败"),
+    "missing": gettext_lazy("尚未创建"),
+}
 PICTURES = ("curves.png", "confusion.png", "classes.png", "sites.png", "report.json")
 
 
@@ -199,6 +206,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "site_rows": describe_sites(run),
         "rollouts": [describe_rollout(row) for row in run_rollouts(run)],
         "refusal_rows": describe_refusals(run),
+        "pod_rows": describe_pods(run),
         "class_rows": describe_classes(run),
         "confusion_rows": describe_confusion(run),
         "sentiments": Sentiment.labels,
@@ -257,6 +265,27 @@ def describe_refusals(run: Run) -> list[dict[str, Any]]:
             "count": refusal["count"],
         }
         for refusal in run.refusals[:REFUSALS_SHOWN]
+    ]
+
+
+def describe_pods(run: Run) -> list[dict[str, Any]]:
+    """Where the run works on a cluster: each pod as it was last seen, with its last words."""
+    names = dict(run.sites.values_list("site__slug", "site__name"))
+    return [
+        {
+            "name": pod["name"],
+            "who": names.get(pod["site"], pod["site"]) or _("聚合进程"),
+            "phase": pod["phase"],
+            "state": POD_PHASES.get(pod["phase"], pod["phase"]),
+            "gone": pod.get("gone", False),
+            "since": datetime.fromtimestamp(pod["since"], UTC),
+            "reason": pod["reason"],
+            "node": pod["node"],
+            "failures": pod["failures"],
+            "log": "\n".join(pod["log"]),
+            "events": pod["events"],
+        }
+        for pod in run.pods
     ]
 
 

@@ -74,6 +74,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def active(self) -> Run | None:
         return self.filter(active_slot=ONLY).first()
 
+    def unstopped(self) -> RunQuerySet:
+        """Those that have ended, and of whose processes nobody has yet said that they have, too."""
+        return self.filter(active_slot=None, stopped_at=None)
+
 
 class Run(models.Model):
     """One training job from start to registered model. `active_slot` lets the database hold one run at a time."""
@@ -124,9 +128,15 @@ class Run(models.Model):
     refusals = models.JSONField(
         _("拒收记录"), default=list, blank=True
     )  # what the aggregator did not take: [federated.protocol.Refusal as an object], the latest first
+    pods = models.JSONField(
+        _("容器组"), default=list, blank=True
+    )  # where it runs on a cluster: [federated.protocol.PodStatus as an object]; kept when they are gone
     report = models.JSONField(_("报告"), null=True, blank=True)  # federated.report.conclude_run
     started_at = models.DateTimeField(_("开始时间"), auto_now_add=True)
     ended_at = models.DateTimeField(_("结束时间"), null=True, blank=True)
+    # Facts that whoever can reach the launcher acts on: a page's process may not, and a cluster takes its time.
+    stopped_at = models.DateTimeField(_("停止时间"), null=True, blank=True, editable=False)
+    resuming = models.BooleanField(_("等待继续"), default=False, editable=False)
 
     objects = RunQuerySet.as_manager()
 

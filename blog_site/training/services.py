@@ -31,6 +31,8 @@ from blog_site.training.rollout import (
 
 log = logging.getLogger(__name__)
 
+PODS_KEPT = 100
+
 
 class TrainingError(Exception):
     """A run was not started; the text says why and what to do."""
@@ -190,15 +192,16 @@ def advance_run(run: Run) -> Run:
         Run.State.REGISTERED: _decide,
     }
     try:
-        step[run.state](run)
+        if federation.launcher_in_reach():  # else a worker moves it on: whoever asks sees how far it has come
+            step[run.state](run)
     except federation.StoreError as error:
         if error.permanent:
             return end_run(run, Run.State.FAILED, f"存储出错：{error}")
-        log.warning("%s waits for the store: %s", run.key(), error)
-        # Until the run's own time is up; what it says of its end, if it has just ended, must stay.
-        Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(
-            state_reason=f"制品仓库暂时没有应答，会再试：{error}"[:500]
-        )
+        _wait_for(run, f"制品仓库暂时没有应答，会再试：{error}")
+    except federation.LauncherError as error:
+        if error.permanent:
+            return end_run(run, Run.State.FAILED, f"集群出错：{error}")
+        _wait_for(run, f"集群暂时做不到，会再试：{error}")
     except OSError as error:  # the launcher's folder and processes
         return end_run(run, Run.State.FAILED, f"存储出错：{error}")
     run.refresh_from_db()
@@ -206,6 +209,13 @@ def advance_run(run: Run) -> Run:
     if run.state in (Run.State.CUTTING, Run.State.TRAINING, Run.State.EVALUATING) and is_overdue(run):
         return end_run(run, Run.State.FAILED, f"超过 {settings.TRAINING_RUN_DEADLINE_SECONDS} 秒的期限")
     return run
+
+
+def _wait_for(run: Run, reason: str) -> None:
+    """Say what a run waits for: the next beat tries again, until the run's own time is up."""
+    log.warning("%s waits: %s", run.key(), reason)
+    # What it says of its end, if it has just ended, must stay.
+    Run.objects.filter(pk=run.pk, active_slot__isnull=False).update(state_reason=reason[:500])
 
 
 def is_overdue(run: Run) -> bool:
@@ -256,13 +266,16 @@ def cut_shard(run: Run, sites: Sequence[str], split: str) -> tuple[str, int]:
 
 def _follow(run: Run) -> None:
     """Take over what the run's processes have done; start them if they were not."""
-    federation.launcher().heal(run.key())
-    status = federation.launcher().status(run.key())
+    launcher = federation.launcher()
+    if run.resuming and not _go_on(run, launcher):
+        return
+    launcher.heal(run.key())
+    status = launcher.status(run.key())
     if status.phase == "absent":
-        federation.launcher().start(make_spec(run))
+        launcher.start(make_spec(run))
         run.refresh_from_db(fields=["state"])
         if run.has_ended():  # aborted meanwhile, when there was nothing to stop yet
-            federation.launcher().stop(run.key())
+            stop_run(run)
         return
     record_progress(run, status)
     if status.phase == "failed":
@@ -272,6 +285,16 @@ def _follow(run: Run) -> None:
     elif status.phase == "done" and status.result is not None:
         register_model(run=run, result=status.result)
         _move(run, Run.State.REGISTERED)
+
+
+def _go_on(run: Run, launcher: federation.Launcher) -> bool:
+    """Let a run go on that somebody wants to; says whether what it was before is out of the way."""
+    try:
+        ready = launcher.resume(run.key())
+    except LookupError as error:
+        end_run(run, Run.State.FAILED, f"不能继续：{error}")
+        return False
+    return ready and Run.objects.filter(pk=run.pk, active_slot=ONLY).update(resuming=False) == 1
 
 
 def make_spec(run: Run) -> federation.RunSpec:
@@ -293,6 +316,7 @@ def make_spec(run: Run) -> federation.RunSpec:
         training=training,
         tokenizer=federation.TOKENIZERS[tokenizer] if tokenizer else {},
         deadline_seconds=settings.TRAINING_RUN_DEADLINE_SECONDS,
+        planned_at=run.samples_until.isoformat(),
     )
 
 
@@ -318,8 +342,16 @@ def record_progress(run: Run, status: federation.RunStatus) -> None:
         rounds_planned=status.rounds_planned or run.rounds_planned,
         missing_sites=list(status.missing_sites),
         refusals=[asdict(refusal) for refusal in status.refusals],
-        state_reason=status.reason if status.phase == "paused" else "",  # what it waits for, until it goes on
+        pods=keep_pods(run.pods, [asdict(pod) for pod in status.pods]),
+        state_reason="" if status.phase == "failed" else status.reason,  # what it waits for, until it goes on
     )
+
+
+def keep_pods(known: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pods as they were last seen, those that are there first; what is gone is kept, as it may say why."""
+    names = {pod["name"] for pod in seen}
+    gone = [{**pod, "gone": True} for pod in known if pod["name"] not in names and pod["phase"] != "missing"]
+    return [*seen, *gone][:PODS_KEPT]
 
 
 def register_model(*, run: Run, result: Mapping[str, Any]) -> ModelVersion:
@@ -385,9 +417,43 @@ def end_run(run: Run, state: Run.State, reason: str) -> Run:
     ended = Run.objects.filter(pk=run.pk).exclude(state__in=Run.ENDED)
     if ended.update(state=state, state_reason=reason, active_slot=None, ended_at=timezone.now()):
         log.info("run %s ended: %s %s", run.pk, state, reason)
-        federation.launcher().stop(run.key())  # also a trainer that a finished run went on without
+        stop_run(run)  # also a trainer that a finished run went on without
     run.refresh_from_db()
     return run
+
+
+def stop_run(run: Run) -> None:
+    """End the processes that an ended run may still have; where that is not to be done now, the sweep does it."""
+    if not federation.launcher_in_reach():
+        return
+    try:
+        stopped = federation.launcher().stop(run.key())
+    except federation.LauncherError as error:
+        log.warning("%s is to be stopped, and will be tried again: %s", run.key(), error)
+        return
+    if stopped:
+        Run.objects.unstopped().filter(pk=run.pk).update(stopped_at=timezone.now())
+
+
+def sweep_runs() -> None:
+    """Stop what has been left of runs that have ended, or that nobody knows: a worker may die amid anything."""
+    if not federation.launcher_in_reach():
+        return
+    for run in Run.objects.unstopped():
+        stop_run(run)
+    try:
+        _stop_orphans(federation.launcher())
+    except federation.LauncherError as error:
+        log.warning("what is left of runs cannot be swept now: %s", error)
+
+
+def _stop_orphans(launcher: federation.Launcher) -> None:
+    # What is there first, then whom it belongs to: a run that starts between the two is not taken for an orphan.
+    left = launcher.runs()
+    active = Run.objects.active()
+    for name in sorted(left - ({active.key()} if active else set())):
+        log.warning("%s has ended or is not known, and something is left of it: stopping it", name)
+        launcher.stop(name)
 
 
 def resume_run(*, run: Run) -> Run:
@@ -399,10 +465,7 @@ def resume_run(*, run: Run) -> Run:
     if Run.objects.active() is not None:
         raise RunActive("另一次训练正在进行，等它结束再继续")
     # The processes first: a beat that saw the run as training would read in its diary that it has failed.
-    try:
-        federation.launcher().resume(run.key())
-    except LookupError as error:
-        raise TrainingError(f"训练 {run} 不能继续：{error}") from error
+    ready = _prepare_resuming(run)
     try:
         with transaction.atomic():
             Run.objects.filter(pk=run.pk, state=Run.State.FAILED).update(
@@ -410,13 +473,29 @@ def resume_run(*, run: Run) -> Run:
                 state_reason="",
                 active_slot=ONLY,
                 ended_at=None,
+                stopped_at=None,
+                resuming=not ready,
                 started_at=timezone.now(),  # its time begins anew
             )
     except IntegrityError as error:  # another run was quicker: the database holds one active run
-        federation.launcher().stop(run.key())
+        stop_run(run)
         raise RunActive("另一次训练正在进行，等它结束再继续") from error
     run.refresh_from_db()
     return run
+
+
+def _prepare_resuming(run: Run) -> bool:
+    """Resume the run's processes if that can be done here and now; else it is left to the next beat."""
+    if not federation.launcher_in_reach():
+        return False
+    try:
+        return federation.launcher().resume(run.key())
+    except LookupError as error:
+        raise TrainingError(f"训练 {run} 不能继续：{error}") from error
+    except federation.LauncherError as error:
+        if error.permanent:
+            raise TrainingError(f"训练 {run} 不能继续：{error}") from error
+        return False
 
 
 def abort_run(*, run: Run, reason: str) -> Run:
@@ -435,6 +514,8 @@ def advance_everything() -> None:
         advance_run(run)
     if settings.MODEL_ROLLOUT == "image":
         tend_deployment()
+    for ended in Run.objects.unstopped():
+        stop_run(ended)
     for rollout in Rollout.objects.filter(state=Rollout.State.WAITING).select_related(
         "model_version", "previous"
     ):

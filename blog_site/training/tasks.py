@@ -16,6 +16,11 @@ def advance() -> None:
     services.advance_everything()
 
 
+@shared_task(name="training.sweep", expires=60)
+def sweep() -> None:
+    services.sweep_runs()
+
+
 @shared_task(name="training.retrain")
 def retrain() -> None:
     try:

@@ -54,14 +54,19 @@ class ScriptedLauncher:
     def heal(self, run: str) -> None:
         self.healed.append(run)
 
-    def resume(self, run: str) -> None:
+    def resume(self, run: str) -> bool:
         if run not in self._looks:
             raise LookupError(f"{run} was never started")
         self.before_resume()
         self.resumed.append(run)
+        return True
 
-    def stop(self, run: str) -> None:
+    def stop(self, run: str) -> bool:
         self.stopped.append(run)
+        return True
+
+    def runs(self) -> set[str]:
+        return set(self._looks) - set(self.stopped)
 
 
 def make_rounds(count: int) -> tuple[RoundRecord, ...]:

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.services import make_spec, sync_sites
-from federated.protocol import Refusal
+from federated.protocol import PodStatus, Refusal
 from tests.training.doors import make_rounds
 from tests.training.rows import (
     import_opinions,
@@ -417,3 +417,49 @@ def test_an_administrator_lets_a_stopped_run_go_on(people, training_run: Run, la
     assert training_run.state == Run.State.TRAINING
     assert launcher.resumed == [training_run.key()]
     assert people["moderator"].post(address).status_code == 403
+
+
+# -- Pods --------------------------------------------------------------------------------------------------------
+
+
+def read_page(browser: Client, run: Run, language: str) -> str:
+    return browser.get(page_of(run), headers={"Accept-Language": language}).content.decode()
+
+
+def seen_pod(name: str = "run-1-aggregator-x", site: str = "", **changes: object) -> dict[str, object]:
+    """A pod as the run's row keeps it."""
+    return asdict(replace(PodStatus(name, site, "running", 1_790_000_000.0), **changes))
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "state", "gone"),
+    [("zh-hans", "容器组", "等待中", "已删除"), ("en", "Pods", "Waiting", "deleted")],
+)
+def test_the_page_says_how_each_pod_fares_and_keeps_those_that_are_gone(
+    people, training_run: Run, language: str, heading: str, state: str, gone: str
+) -> None:
+    reason = "ImagePullBackOff: no such image"
+    lost = seen_pod(
+        "run-1-film-y",
+        "film",
+        phase="failed",
+        reason="trainer ended with 137 (OOMKilled)",
+        log=("<b>last</b>",),
+    )
+    training_run.pods = [
+        seen_pod(phase="pending", reason=reason, failures=2, node="node-7"),
+        {**lost, "gone": True},
+    ]
+    training_run.save()
+    page = read_page(people["admin"], training_run, language)
+    table = re.search(r'<table class="run-pods">(.*?)</table>', page, re.DOTALL)
+    assert table is not None
+    assert all(
+        words in table[1]
+        for words in (heading, state, gone, reason, "node-7", "run-1-film-y", "137 (OOMKilled)")
+    )
+    assert "&lt;b&gt;last&lt;/b&gt;" in table[1]
+
+
+def test_a_run_on_this_machine_has_no_table_of_pods(people, training_run: Run) -> None:
+    assert "run-pods" not in read_page(people["admin"], training_run, "en")
