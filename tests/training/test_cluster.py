@@ -386,7 +386,7 @@ def test_a_sweep_that_the_cluster_does_not_hear_is_left_to_the_next(
 
 
 def test_runs_that_ended_before_there_were_clusters_are_not_stopped_again() -> None:
-    migration = importlib.import_module("blog_site.training.migrations.0005_run_on_a_cluster")
+    migration = importlib.import_module("blog_site.training.migrations.0006_run_on_a_cluster")
     old = make_run(state=Run.State.FAILED, active_slot=None, ended_at=timezone.now())
     active = make_run(state=Run.State.TRAINING)
     migration.mark_ended_runs_as_stopped(apps, None)

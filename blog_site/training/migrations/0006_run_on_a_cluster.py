@@ -31,7 +31,7 @@ def remove_sweep(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0004_run_training")]
+    dependencies = [("training", "0005_rollout_image")]
 
     operations = [
         migrations.AddField("run", "pods", models.JSONField(blank=True, default=list, verbose_name="容器组")),
