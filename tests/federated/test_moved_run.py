@@ -44,7 +44,7 @@ from tests.infra.nginx.servers import BLOG_TOKEN, ROOT, RUN_TOKEN, SIGNING_KEY, 
 from tests.servers import find_free_port
 
 TOKENS = {site: f"token-of-{site}" for site in SITES}
-MOVES = 2
+MOVES = 1
 
 
 class Service:

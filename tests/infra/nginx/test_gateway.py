@@ -16,7 +16,24 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.infra.nginx.servers import AS_ROOT, ROOT, START, Nginx, running_blog, running_nginx
+from federated.http_store import HttpStore
+from ml.artifact import WrittenArtifact
+from ml.export import export_artifact
+from ml.model import initial_parameters
+from ml.model_config import ModelConfig
+from ml.tokenizer import TokenizerSettings, make_tokenizer
+from ml.vocabulary import build_vocabulary, count_tokens
+from tests.infra.nginx.servers import (
+    AS_ROOT,
+    BLOG_TOKEN,
+    READ_TOKEN,
+    ROOT,
+    START,
+    Nginx,
+    running_blog,
+    running_nginx,
+    running_store,
+)
 from tests.infra.nginx.upstream import BREAK_OFF, Names, Upstream, running_upstream
 from tests.servers import find_free_port, running_server
 
@@ -55,10 +72,17 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 40) ->
 
 
 @pytest.fixture(scope="module")
-def blog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """The gateway before the blog, with the static files that both images hold."""
-    folder = tmp_path_factory.mktemp("gateway")
-    environment = {
+def inference_port() -> int:
+    """Where the blog looks for the inference service."""
+    return find_free_port()
+
+
+@pytest.fixture(scope="module")
+def blog_environment(tmp_path_factory: pytest.TempPathFactory, inference_port: int) -> dict[str, str]:
+    """What the blog's processes are told."""
+    folder = tmp_path_factory.mktemp("blog")
+    (folder / "var").mkdir()
+    return {
         "ENV_FILE": "/dev/null",
         "DEBUG": "0",
         "SECRET_KEY": "only-for-the-gateways-tests",
@@ -67,20 +91,34 @@ def blog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         "STATIC_ROOT": str(folder / "var" / "static"),
         "DATABASE_URL": f"sqlite:///{folder / 'var' / 'db.sqlite3'}",
         "CELERY_BROKER_URL": "folder://localhost//",
+        "INFERENCE_URL": f"http://127.0.0.1:{inference_port}",
+        "EXPLANATION_TIMEOUT_SECONDS": "30",
     }
-    (folder / "var").mkdir()
-    for command in (["migrate"], ["collectstatic"]):
-        subprocess.run(
-            [sys.executable, "manage.py", *command, "--no-input", "--verbosity", "0"],
-            cwd=ROOT,
-            env=os.environ | environment,
-            check=True,
-            timeout=240,
-        )
+
+
+def manage(environment: dict[str, str], *command: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def blog(tmp_path_factory: pytest.TempPathFactory, blog_environment: dict[str, str]) -> Iterator[Nginx]:
+    """The gateway before the blog, with the static files that both images hold."""
+    folder = tmp_path_factory.mktemp("gateway")
+    for command in ("migrate", "collectstatic"):
+        manage(blog_environment, command, "--no-input", "--verbosity", "0")
     port = find_free_port()
     with (
-        running_blog(folder / "blog", environment, port=port),
-        running_gateway(folder, f"127.0.0.1:{port}", STATIC_ROOT=environment["STATIC_ROOT"]) as nginx,
+        running_blog(folder / "blog", blog_environment, port=port),
+        running_gateway(folder, f"127.0.0.1:{port}", STATIC_ROOT=blog_environment["STATIC_ROOT"]) as nginx,
     ):
         yield nginx
 
@@ -141,6 +179,60 @@ def test_signing_up_works_through_the_gateway(blog: Nginx) -> None:
         assert str(answer.url).startswith(blog.url + "/")
         assert "reader-li" in browser.get("/").text
     assert log_lines(blog, "/sign-up/")[-1]["status"] == 302
+
+
+SCORED_COMMENT = """
+from blog_site.articles.models import Article
+from blog_site.comments.services import post_comment, score_comments
+from tests.comments.rows import make_article, make_user
+comment = post_comment(article=make_article(), author=make_user("reader-wang"), text="味道真好，强烈推荐")
+[prediction] = score_comments(comments=[comment])
+print(comment.pk, comment.article.slug, prediction.model_digest)
+"""
+
+
+def test_a_comment_s_judgement_comes_all_the_way_from_the_store(
+    blog: Nginx, blog_environment: dict[str, str], inference_port: int, tmp_path: Path
+) -> None:
+    """Reader → gateway → blog → inference service → artifact store, each a process of its own."""
+    artifact = export_untrained(tmp_path)
+    command = [sys.executable, "-m", "ml.serve", "--port", str(inference_port)]
+    command += ["--cache", str(tmp_path / "cache")]
+    with running_store(tmp_path) as store:
+        writer = HttpStore(store.url, BLOG_TOKEN)
+        writer.put_artifact(artifact.digest, artifact.path)
+        writer.point_to_champion(artifact.digest)
+        told = ["env", f"ARTIFACT_STORE_URL={store.url}", f"ARTIFACT_STORE_TOKEN={READ_TOKEN}"]
+        ready = f"http://127.0.0.1:{inference_port}/readyz"
+        with running_server([*told, *command], log=tmp_path / "serve.log", answers=lambda: is_ready(ready)):
+            said = manage(blog_environment, "shell", "--no-imports", "-c", SCORED_COMMENT)
+            pk, slug, digest = said.split()
+            assert digest == artifact.digest
+            page = httpx.get(f"{blog.url}/articles/{slug}/", timeout=30)
+            assert page.status_code == 200
+            assert f"/comments/{pk}/explanation/" in page.text
+            explained = httpx.get(f"{blog.url}/comments/{pk}/explanation/", timeout=60)
+            assert explained.status_code == 200
+            assert log_lines(blog, f"/comments/{pk}/explanation/")[0]["upstream_status"] == "200"
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def export_untrained(folder: Path) -> WrittenArtifact:
+    """A real artifact of a small network that knows nothing."""
+    tokenizer = TokenizerSettings()
+    counts = count_tokens(["味道真好，强烈推荐", "太差了"], make_tokenizer(tokenizer))
+    vocabulary = build_vocabulary(counts, max_size=50, min_count=1)
+    config = ModelConfig(len(vocabulary), embedding_dim=8, hidden_dim=8)
+    weights = {name: value.detach().numpy() for name, value in initial_parameters(config, 1).items()}
+    return export_artifact(
+        folder, weights=weights, config=config, tokenizer=tokenizer, vocabulary=vocabulary, max_length=32
+    )
 
 
 def test_the_gateway_says_that_it_lives_and_not_how_the_database_is(blog: Nginx) -> None:
