@@ -91,7 +91,11 @@ def make_aggregator_job(spec: RunSpec, cluster: TrainingCluster, *, has_failed: 
         ],
     )
     pod["securityContext"] |= {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
-    rules = [never_count_disruptions(), fail_job(EXIT_RUN_FAILED, EXIT_USAGE, EXIT_REFUSED)]
+    rules = [
+        never_count_disruptions(),
+        fail_job(EXIT_USAGE, EXIT_REFUSED),
+        fail_job(EXIT_RUN_FAILED, of=names.AGGREGATOR),
+    ]
     job = make_job(spec, metadata, pod, rules, AGGREGATOR_RETRIES)
     job["spec"]["suspend"] = True
     return job
@@ -355,9 +359,10 @@ def never_count_disruptions() -> Object:
     return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
-def fail_job(*exit_codes: int) -> Object:
-    """Of any container: those that fetch end with the same codes."""
-    return {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(exit_codes)}}
+def fail_job(*exit_codes: int, of: str = "") -> Object:
+    """Of one container, or of any: those that fetch end with the same codes."""
+    container = {"containerName": of} if of else {}
+    return {"action": "FailJob", "onExitCodes": {**container, "operator": "In", "values": sorted(exit_codes)}}
 
 
 def locked_down() -> Object:
