@@ -380,6 +380,19 @@ def test_a_run_that_is_over_is_not_healed(training: Training) -> None:
     training.launcher.heal("run-13")  # that never was
 
 
+def test_a_run_that_is_being_stopped_is_not_healed(training: Training) -> None:
+    training.start()
+    training.run_pods()
+    training.write_diary(TRAINING)
+    training.launcher.stop("run-12")
+    left = training.objects()
+    training.launcher.heal("run-12")
+    assert training.objects() == left
+    training.controllers.step()
+    training.launcher.heal("run-12")
+    assert training.objects() == []
+
+
 # -- Stopping and going on -------------------------------------------------------------------------------------------
 
 
