@@ -285,7 +285,7 @@ def describe_pods(run: Run) -> list[dict[str, Any]]:
             "log": "\n".join(pod["log"]),
             "events": pod["events"],
         }
-        for pod in run.pods
+        for pod in run.pods or []
     ]
 
 

@@ -128,15 +128,15 @@ class Run(models.Model):
     refusals = models.JSONField(
         _("拒收记录"), default=list, blank=True
     )  # what the aggregator did not take: [federated.protocol.Refusal as an object], the latest first
-    pods = models.JSONField(
-        _("容器组"), default=list, blank=True
-    )  # where it runs on a cluster: [federated.protocol.PodStatus as an object]; kept when they are gone
+    # Where it runs on a cluster: [federated.protocol.PodStatus as an object]; kept when they are gone. Nothing, or with
+    # a default in the database, like `resuming`: during an upgrade the release before writes rows without these.
+    pods = models.JSONField(_("容器组"), null=True, blank=True)
     report = models.JSONField(_("报告"), null=True, blank=True)  # federated.report.conclude_run
     started_at = models.DateTimeField(_("开始时间"), auto_now_add=True)
     ended_at = models.DateTimeField(_("结束时间"), null=True, blank=True)
     # Facts that whoever can reach the launcher acts on: a page's process may not, and a cluster takes its time.
     stopped_at = models.DateTimeField(_("停止时间"), null=True, blank=True, editable=False)
-    resuming = models.BooleanField(_("等待继续"), default=False, editable=False)
+    resuming = models.BooleanField(_("等待继续"), default=False, db_default=False, editable=False)
 
     objects = RunQuerySet.as_manager()
 

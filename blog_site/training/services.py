@@ -342,7 +342,7 @@ def record_progress(run: Run, status: federation.RunStatus) -> None:
         rounds_planned=status.rounds_planned or run.rounds_planned,
         missing_sites=list(status.missing_sites),
         refusals=[asdict(refusal) for refusal in status.refusals],
-        pods=keep_pods(run.pods, [asdict(pod) for pod in status.pods]),
+        pods=keep_pods(run.pods or [], [asdict(pod) for pod in status.pods]),
         state_reason="" if status.phase == "failed" else status.reason,  # what it waits for, until it goes on
     )
 

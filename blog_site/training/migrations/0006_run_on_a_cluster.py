@@ -34,14 +34,16 @@ class Migration(migrations.Migration):
     dependencies = [("training", "0005_rollout_image")]
 
     operations = [
-        migrations.AddField("run", "pods", models.JSONField(blank=True, default=list, verbose_name="容器组")),
+        migrations.AddField("run", "pods", models.JSONField(blank=True, null=True, verbose_name="容器组")),
         migrations.AddField(
             "run",
             "stopped_at",
             models.DateTimeField(blank=True, editable=False, null=True, verbose_name="停止时间"),
         ),
         migrations.AddField(
-            "run", "resuming", models.BooleanField(default=False, editable=False, verbose_name="等待继续")
+            "run",
+            "resuming",
+            models.BooleanField(db_default=False, default=False, editable=False, verbose_name="等待继续"),
         ),
         migrations.RunPython(mark_ended_runs_as_stopped, migrations.RunPython.noop),
         migrations.RunPython(add_sweep, remove_sweep),
