@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+
+from blog_site.database.schema import pending_migrations
 
 _NAMED_MIGRATIONS = 3  # enough to see which release is meant; a new database lacks dozens
 
@@ -48,7 +49,7 @@ class HealthMiddleware:
     def _what_is_missing(self) -> str | None:
         try:
             if not self._migrated:
-                if pending := _pending_migrations():
+                if pending := pending_migrations(connection):
                     return f"migrations to apply: {_shorten(pending)}; run manage.py migrate"
                 self._migrated = True
             else:
@@ -57,13 +58,6 @@ class HealthMiddleware:
         except DatabaseError as error:
             return f"the database does not answer: {error}"
         return None
-
-
-def _pending_migrations() -> list[str]:
-    """Name the migrations that the code brings and the database lacks. Raises DatabaseError."""
-    executor = MigrationExecutor(connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _backwards in plan]
 
 
 def _shorten(names: list[str]) -> str:
