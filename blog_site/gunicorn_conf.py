@@ -13,6 +13,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from blog_site.addresses import client_address
+
 _PROBES = ("/livez", "/readyz")  # every few seconds, of every pod: only their failures are worth a line
 
 
@@ -35,7 +37,7 @@ def _access(environ: dict[str, Any], status: int, sent: int | None, took: timede
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request_id": environ.get("HTTP_X_REQUEST_ID", ""),
-        "remote": environ.get("HTTP_X_FORWARDED_FOR") or environ.get("REMOTE_ADDR", ""),
+        "remote": client_address(environ),
         "method": environ.get("REQUEST_METHOD", ""),
         "host": environ.get("HTTP_HOST", ""),
         "path": environ.get("PATH_INFO", ""),

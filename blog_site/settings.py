@@ -185,6 +185,9 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
 SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
+BEHIND_GATEWAY = env.bool(
+    "BEHIND_GATEWAY", default=False
+)  # nothing else reaches this process: see addresses.py
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 
 # -- API -----------------------------------------------------------------------------------------------------------

@@ -63,9 +63,8 @@ class Web:
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     folder = tmp_path_factory.mktemp("web")
     (folder / "static").mkdir()
-    started = Web(
-        folder, "blog_site.wsgi", ALLOWED_HOSTS="blog.example", DATABASE_URL=f"sqlite:///{folder}/db"
-    )
+    environment = {"ALLOWED_HOSTS": "blog.example", "BEHIND_GATEWAY": "1"}
+    started = Web(folder, "blog_site.wsgi", DATABASE_URL=f"sqlite:///{folder}/db", **environment)
     try:
         started.wait_until_it_lives("/livez")
         yield started
@@ -74,7 +73,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 
 def test_each_access_is_a_line_of_json_under_the_gateways_request_id(web: Web) -> None:
-    headers = {"X-Request-ID": "abc-1", "X-Forwarded-For": "192.0.2.7", "Host": "blog.example"}
+    headers = {"X-Request-ID": "abc-1", "X-Real-IP": "192.0.2.7", "Host": "blog.example"}
     web.http.get('/no/such/"page"?token=hidden', headers=headers)
     deadline = time.monotonic() + 10
     while not (found := web.accesses('/no/such/"page"')) and time.monotonic() < deadline:

@@ -25,6 +25,7 @@ from rest_framework.permissions import AllowAny, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from blog_site.addresses import client_address
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
 from blog_site.articles.search import search_articles
 from blog_site.comments import explanations, services
@@ -208,7 +209,7 @@ class CommentExplanation(ApiView):
         return Comment.objects.seen_by(self.request.user).with_predictions()
 
     def get(self, request: Request, pk: int) -> Response:
-        asker = explanations.name_asker(request.user, request.META.get("REMOTE_ADDR", ""))
+        asker = explanations.name_asker(request.user, client_address(request.META))
         try:
             explanation = explanations.explain_comment(comment=self.get_object(), asker=asker)
         except explanations.TooManyAsked as refusal:

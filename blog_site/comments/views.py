@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
+from blog_site.addresses import client_address
 from blog_site.articles.models import Article
 from blog_site.articles.pages import article_context, keep_comment
 
@@ -65,7 +66,7 @@ def explain_comment(
     comments = Comment.objects.seen_by(request.user).with_predictions().select_related("article")
     comment = get_object_or_404(comments, pk=comment_id)
     page = {"comment": comment}
-    asker = explanations.name_asker(request.user, request.META.get("REMOTE_ADDR", ""))
+    asker = explanations.name_asker(request.user, client_address(request.META))
     try:
         explanation = explanations.explain_comment(comment=comment, asker=asker)
     except explanations.TooManyAsked as refusal:

@@ -200,6 +200,29 @@ def test_who_asks_too_fast_is_told_so(client, inference: InferenceServer, settin
     assert 0 < int(answer["Retry-After"]) <= 60
 
 
+def ask_from(client, address: str, comment: Comment) -> int:
+    """Ask as a request does that the gateway, 192.0.2.1, passes on for a reader."""
+    headers = {"X-Real-IP": address}
+    return client.get(page_of(comment, part=True), headers=headers, REMOTE_ADDR="192.0.2.1").status_code
+
+
+def test_readers_behind_the_gateway_are_counted_by_their_own_addresses(
+    client, inference: InferenceServer, settings
+) -> None:
+    settings.EXPLANATIONS_PER_MINUTE, settings.BEHIND_GATEWAY = 1, True
+    assert ask_from(client, "198.51.100.7", make_comment("好")) == 200
+    assert ask_from(client, "198.51.100.7", make_comment("好吃")) == 429
+    assert ask_from(client, "2001:db8::7", make_comment("差")) == 200
+
+
+def test_without_a_gateway_nobody_is_counted_anew_by_naming_another_address(
+    client, inference: InferenceServer, settings
+) -> None:
+    settings.EXPLANATIONS_PER_MINUTE, settings.BEHIND_GATEWAY = 1, False
+    assert ask_from(client, "198.51.100.7", make_comment("好")) == 200
+    assert ask_from(client, "198.51.100.8", make_comment("差")) == 429
+
+
 # -- Who may see it --
 
 
