@@ -5,7 +5,7 @@
 #
 # Settings, from the environment:
 #   REGISTRY       before the names, as in registry.example:5000 or ghcr.example/me; none by default
-#   TAG            the git revision by default
+#   TAG            the git revision by default; without a REGISTRY what was built is `dev` too, as the overlay local wants
 #   PUSH=1         push to REGISTRY what was built; DIGESTS=FILE then gets a line each, huisheng-web=REGISTRY/huisheng-web:TAG@sha256:…
 #   REGISTRY_PLAIN_HTTP=1   the registry speaks no TLS (podman and buildah; docker is told so in its own configuration)
 #   IMAGES         which ones: "web gateway inference trainer" by default; local-worker is for compose.yaml
@@ -84,6 +84,7 @@ build_image() {
     "$builder" build "${flags[@]}" --target "$1" --tag "$(image_name "$1")" . ||
         fail "Building $1 failed; the lines above say why." \
             "Is the base image within reach (PYTHON_BASE, DEBIAN_BASE), and pip's package index (pip config list)?"
+    [ -n "${REGISTRY:-}" ] || "$builder" tag "$(image_name "$1")" "huisheng-$1:dev"
     say "built $(image_name "$1") in $((SECONDS - started)) s"
 }
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.infra.docker.dockerfile import ROOT, SHIPPED
 
@@ -137,8 +138,23 @@ def test_a_client_without_its_daemon_is_passed_over(tmp_path: Path) -> None:
     for image in ("web", "gateway", "inference", "trainer"):
         assert f"--target {image} --tag registry.example:5000/huisheng-{image}:1 ." in asked
     assert "--build-arg PYTHON_BASE=other:1" in asked
-    assert "push" not in asked
+    assert not {"push", "tag"} & {line.split()[0] for line in asked.splitlines()}
     assert "web                 123   registry.example:5000/huisheng-web:1" in built.stdout
+
+
+def test_what_is_built_for_no_registry_has_the_tag_of_the_overlay_local_too(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    write_program(tmp_path / "bin", "podman", f'echo "$*" >>{asked}; [ "$1" != image ] || echo 123000000')
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    built = run(SCRIPTS / "build.sh", PATH=path, BUILDER="podman", TAG="1")
+    assert built.returncode == 0, built.stderr
+    overlay = yaml.safe_load(
+        (ROOT / "infra/k8s/overlays/local/kustomization.yaml").read_text(encoding="utf-8")
+    )
+    wanted = {f"tag {image['name']}:1 {image['name']}:{image['newTag']}" for image in overlay["images"]}
+    assert {
+        line for line in asked.read_text(encoding="utf-8").splitlines() if line.startswith("tag ")
+    } == wanted
 
 
 def test_without_a_builder_it_says_what_is_missing(tmp_path: Path) -> None:
