@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,23 @@ def test_a_file_fills_in_what_the_environment_leaves_open(tmp_path: Path) -> Non
 )
 def test_a_variable_of_the_loop_becomes_the_setting_of_its_name(name: str, given: str, read: object) -> None:
     assert read_settings(DEBUG="1", **{name: given})[name] == read
+
+
+def read_variables() -> set[str]:
+    """The environment variables that blog_site/settings.py reads."""
+    called = re.findall(r"\b(?:env\.\w+|read_object)\(\s*\"(\w+)\"", SETTINGS.read_text(encoding="utf-8"))
+    return set(called)
+
+
+def described_variables(readme: str) -> set[str]:
+    """Those in the first column of the README's table of them."""
+    text = (SETTINGS.parents[1] / readme).read_text(encoding="utf-8")
+    rows = re.search(r"^\| (?:variable|变量) \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert rows, f"{readme} has no table of variables"
+    return {name for row in rows[1].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_every_variable_that_is_read_stands_in_the_readme_and_no_other(readme: str) -> None:
+    of_the_service = {"INFERENCE_DEVICE"}  # read by ml.serve
+    assert described_variables(readme) - of_the_service == read_variables()
