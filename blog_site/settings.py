@@ -185,9 +185,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
 SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
-BEHIND_GATEWAY = env.bool(
-    "BEHIND_GATEWAY", default=False
-)  # nothing else reaches this process: see addresses.py
+BEHIND_GATEWAY = env.bool("BEHIND_GATEWAY", default=False)  # nobody else reaches us: addresses.py
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 
 # -- API -----------------------------------------------------------------------------------------------------------
@@ -247,9 +245,7 @@ SWEEP_AFTER_SECONDS = env.int("SWEEP_AFTER_SECONDS", default=20)
 SWEEP_BATCH = env.int("SWEEP_BATCH", default=200)
 
 INFERENCE_URL = env.str("INFERENCE_URL", default="http://127.0.0.1:8001")
-INFERENCE_TOKEN = env.str(
-    "INFERENCE_TOKEN", default=""
-)  # sent as a bearer token, where the service wants one
+INFERENCE_TOKEN = env.str("INFERENCE_TOKEN", default="")  # a bearer token, where the service wants one
 INFERENCE_TIMEOUT_SECONDS = env.float("INFERENCE_TIMEOUT_SECONDS", default=5.0)
 # Somebody looks at the page while an explanation is made, and it costs the service up to 65 predictions.
 EXPLANATION_TIMEOUT_SECONDS = env.float("EXPLANATION_TIMEOUT_SECONDS", default=2.0)
@@ -263,15 +259,18 @@ LABELLER_TIMEOUT_SECONDS = env.float("LABELLER_TIMEOUT_SECONDS", default=30.0)
 LABEL_MIN_CONFIDENCE = env.float("LABEL_MIN_CONFIDENCE", default=0.7)
 
 ARTIFACT_STORE_URL = env.str("ARTIFACT_STORE_URL", default=f"file://{VAR_DIR / 'store'}")
-ARTIFACT_STORE_TOKEN = env.str(
-    "ARTIFACT_STORE_TOKEN", default=""
-)  # for a store behind HTTP: reads and writes all
-ARTIFACT_STORE_RUN_TOKEN = env.str(
-    "ARTIFACT_STORE_RUN_TOKEN", default=""
-)  # what aggregators are given instead
-ARTIFACT_STORE_SIGNING_KEY = env.str("ARTIFACT_STORE_SIGNING_KEY", default="")  # of addresses to single files
-TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")
-TRAINING_RUNS_DIR = VAR_DIR / "runs"
+# Of a store behind HTTP: the blog's token, which reads and writes all; the aggregators'; and the key of addresses to
+# single files.
+ARTIFACT_STORE_TOKEN = env.str("ARTIFACT_STORE_TOKEN", default="")
+ARTIFACT_STORE_RUN_TOKEN = env.str("ARTIFACT_STORE_RUN_TOKEN", default="")
+ARTIFACT_STORE_SIGNING_KEY = env.str("ARTIFACT_STORE_SIGNING_KEY", default="")
+
+TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")  # local | kubernetes
+TRAINING_RUNS_DIR = VAR_DIR / "runs"  # of the launcher `local`
+TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)
+TRAINING_RUN_DEADLINE_SECONDS = env.int("TRAINING_RUN_DEADLINE_SECONDS", default=3600)
+GATE_MAX_MACRO_F1_DROP = env.float("GATE_MAX_MACRO_F1_DROP", default=0.01)
+
 # Of the launcher `kubernetes`: where its Jobs run, and with what.
 TRAINING_NAMESPACE = env.str("TRAINING_NAMESPACE", default="huisheng-training")
 TRAINER_IMAGE = env.str("TRAINER_IMAGE", default="")
@@ -286,17 +285,13 @@ AGGREGATOR_CPU = env.str("AGGREGATOR_CPU", default="1")
 AGGREGATOR_MEMORY = env.str("AGGREGATOR_MEMORY", default="1Gi")
 # So long a pod may wait for its image, a node or its volume before the run is given up.
 TRAINING_PENDING_SECONDS = env.float("TRAINING_PENDING_SECONDS", default=600.0)
-TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)
-TRAINING_RUN_DEADLINE_SECONDS = env.int("TRAINING_RUN_DEADLINE_SECONDS", default=3600)
-GATE_MAX_MACRO_F1_DROP = env.float("GATE_MAX_MACRO_F1_DROP", default=0.01)
 
 # How a new champion reaches the inference service: it follows the pointer in the store (pointer), or the model becomes
 # an image that a Deployment on a cluster is rolled over to (image).
 MODEL_ROLLOUT = env.str("MODEL_ROLLOUT", default="pointer")
-MODEL_IMAGE = env.str("MODEL_IMAGE", default="")  # registry/repository as the nodes pull it
-MODEL_IMAGE_PUSH = (
-    env.str("MODEL_IMAGE_PUSH", default="") or MODEL_IMAGE
-)  # the same as it is reached from here
+# registry/repository as the nodes pull it, and the same as it is reached from here.
+MODEL_IMAGE = env.str("MODEL_IMAGE", default="")
+MODEL_IMAGE_PUSH = env.str("MODEL_IMAGE_PUSH", default="") or MODEL_IMAGE
 INFERENCE_BASE_IMAGE = env.str("INFERENCE_BASE_IMAGE", default="")
 INFERENCE_DEPLOYMENT = env.str("INFERENCE_DEPLOYMENT", default="inference")
 INFERENCE_NAMESPACE = env.str("INFERENCE_NAMESPACE", default="huisheng")
