@@ -47,11 +47,33 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """Ask Linux to stop this process when its parent is gone, even by SIGKILL; other systems lack the call."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+def tied_to_parent() -> Callable[[], None]:
+    """Give what lets Linux stop a new process when its parent is gone, even by SIGKILL; other systems lack the call.
+
+    All is loaded before the process forks: between that and exec, a lock that another thread held stays locked.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl, pr_set_pdeathsig, number = ctypes.CDLL(None).prctl, 1, int(signal.SIGTERM)
+    return lambda: prctl(pr_set_pdeathsig, number)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
+    """Wait for something that another process or thread does; fails naming `what` when it does not happen."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.03)
+
+
+def is_there(url: str) -> bool:
+    """Whether a server answers there, and well."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
@@ -66,7 +88,7 @@ def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], b
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # safe: this process has one thread
+            preexec_fn=tied_to_parent(),
         )
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -193,7 +215,7 @@ def running_servers() -> Iterator[dict[str, str]]:
 
 def run_command(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run the command to its end and return its status; whatever interrupts this process ends the command first."""
-    process = subprocess.Popen(command, env=os.environ | environment, preexec_fn=die_with_parent)
+    process = subprocess.Popen(command, env=os.environ | environment, preexec_fn=tied_to_parent())
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.servers import (
-    die_with_parent,
     find_free_port,
     find_program,
     redis_answers,
     running_server,
     stop_process,
+    tied_to_parent,
 )
 
 PATIENCE_SECONDS = 90
@@ -41,7 +41,7 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
             env=os.environ | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
+            preexec_fn=tied_to_parent(),
         )
     try:
         yield process

@@ -17,7 +17,8 @@ from rich.console import Console
 from blog_site.demo.management.commands import demo
 from blog_site.demo.management.commands.demo import choose_addresses, ignore_interrupts, only_one_demo
 from blog_site.demo.services import Addresses, answers, make_services
-from tests.demo.test_supervisor import free_run, wait_until
+from tests.demo.test_supervisor import free_run
+from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """

@@ -16,6 +16,7 @@ import pytest
 
 from blog_site.demo import supervisor as module
 from blog_site.demo.supervisor import Service, ServiceFailed, Supervisor, find_free_port
+from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "import time; time.sleep(600)"
@@ -31,13 +32,6 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]])
 time.sleep(600)
 """
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -229,7 +223,7 @@ def test_stopping_ends_stubborn_services_and_their_children_within_ten_seconds(
     supervisor.stop()
 
     assert time.monotonic() - began < 10
-    wait_until(lambda: not any(is_alive(pid) for pid in everybody), "all of them are gone", 2)
+    wait_until(lambda: not any(is_alive(pid) for pid in everybody), "all of them are gone")
 
 
 def test_a_child_that_outlives_its_service_is_stopped_too(supervise: Supervise, tmp_path: Path) -> None:
@@ -240,7 +234,7 @@ def test_a_child_that_outlives_its_service_is_stopped_too(supervise: Supervise, 
 
     supervisor.stop()
 
-    wait_until(lambda: not is_alive(child.pid), "the child is gone", 2)
+    wait_until(lambda: not is_alive(child.pid), "the child is gone")
 
 
 def test_stopping_twice_is_fine(supervise: Supervise) -> None:
@@ -275,7 +269,7 @@ def test_killing_the_supervisor_with_9_ends_its_services(tmp_path: Path) -> None
         supervisor.kill()
         supervisor.wait()
 
-    wait_until(lambda: not any(is_alive(pid) for pid in services), "both services are gone", 5)
+    wait_until(lambda: not any(is_alive(pid) for pid in services), "both services are gone")
 
 
 # -- Ports ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from blog_site.demo.traffic import CLIENTS, Traffic, ask_once
-from tests.demo.test_supervisor import wait_until
+from tests.servers import wait_until
 
 OLD, NEW = "a" * 64, "b" * 64
 TEXTS = ["味道真好", "太差了"]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 from federated.mirror import DiaryMirror
 from federated.protocol import ProgressLog
 from federated.store import StoreError
+from tests.servers import wait_until
 
 
 class SlowStore:
@@ -27,20 +27,13 @@ class SlowStore:
         self.contents.append(content)
 
 
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_the_diary_is_copied_as_it_grows_and_only_then(tmp_path: Path) -> None:
     diary, store = ProgressLog(tmp_path / "progress.jsonl"), SlowStore()
     mirror = DiaryMirror(tmp_path / "progress.jsonl", store.put, every_seconds=0.01)
     mirror.start()
     for phase in ("training", "evaluating"):
         diary.write("phase", {"phase": phase})
-        wait_until(lambda phase=phase: store.contents and phase.encode() in store.contents[-1])
+        wait_until(lambda phase=phase: store.contents and phase.encode() in store.contents[-1], "the copy")
     assert mirror.finish(30)
     assert len(store.contents) == store.asked == 2
     assert store.contents[-1] == (tmp_path / "progress.jsonl").read_bytes()
@@ -61,7 +54,7 @@ def test_a_store_that_hangs_holds_up_neither_the_diary_nor_the_end(tmp_path: Pat
     mirror = DiaryMirror(tmp_path / "progress.jsonl", store.put, every_seconds=0.01)
     mirror.start()
     diary.write("phase", {"phase": "training"})
-    wait_until(lambda: store.asked == 1)
+    wait_until(lambda: store.asked == 1, "the copy")
     diary.write("done", {})
     assert not mirror.finish(0.1)
     assert store.asked == 1
@@ -74,7 +67,7 @@ def test_the_last_word_gets_there_once_the_store_is_back(tmp_path: Path) -> None
     mirror = DiaryMirror(tmp_path / "progress.jsonl", store.put, every_seconds=0.01)
     mirror.start()
     diary.write("done", {})
-    wait_until(lambda: store.asked >= 2)
+    wait_until(lambda: store.asked >= 2, "the copy")
     threading.Timer(0.3, lambda: setattr(store, "away", False)).start()
     assert mirror.finish(30)
     assert b"done" in store.contents[-1]

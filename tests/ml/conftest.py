@@ -206,13 +206,3 @@ def _await_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except httpx.TransportError:
             time.sleep(0.05)
     raise AssertionError(f"the service did not start: {log.read_text()}")
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
-    """Wait for something another process does; fails naming `what` when it does not happen."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.03)
-    raise AssertionError(f"not within {seconds} s: {what}")

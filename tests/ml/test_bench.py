@@ -42,7 +42,8 @@ from ml.bench.traffic import LOST, UNSENT, Answer, Traffic, ask_in_turns, measur
 from ml.model_config import ModelConfig
 from ml.predict import Predictor
 from ml.training_config import FIRST_TRAINING
-from tests.ml.conftest import ROOT, ServeStore, Store, TinyModel, wait_until
+from tests.ml.conftest import ROOT, ServeStore, Store, TinyModel
+from tests.servers import wait_until
 
 REQUEST = write_request(["好"])
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -22,7 +22,8 @@ from ml.model_config import FIRST_NETWORK
 from ml.predict_command import main
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import RESERVED, Vocabulary
-from tests.ml.conftest import ROOT, Store, TinyModel, wait_until
+from tests.ml.conftest import ROOT, Store, TinyModel
+from tests.servers import wait_until
 
 COMMAND = [sys.executable, "-m", "ml.predict"]
 

@@ -21,7 +21,8 @@ from ml.model import ModelConfig, initial_parameters
 from ml.tokenizer import TokenizerSettings, make_tokenizer
 from ml.vocabulary import build_vocabulary, count_tokens
 from tests.comments.rows import make_user
-from tests.training.doors import SayingService, ScriptedLauncher, free_port
+from tests.servers import find_free_port
+from tests.training.doors import SayingService, ScriptedLauncher
 from tests.training.rows import opinions
 
 
@@ -31,7 +32,7 @@ def store(settings, tmp_path: Path) -> Iterator[FolderStore]:
     folder = tmp_path / "store"
     settings.ARTIFACT_STORE_URL = folder.as_uri()
     settings.TRAINING_RUNS_DIR = tmp_path / "runs"
-    settings.INFERENCE_URL = f"http://127.0.0.1:{free_port()}"
+    settings.INFERENCE_URL = f"http://127.0.0.1:{find_free_port()}"
     settings.INFERENCE_TIMEOUT_SECONDS = 2.0
     yield FolderStore(folder)
     close_clients()

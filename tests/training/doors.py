@@ -4,11 +4,8 @@ is told to (over real HTTP), and the real inference service as a process."""
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +15,7 @@ from typing import Any
 import httpx
 
 from federated.protocol import RoundRecord, RunSpec, RunStatus
+from tests.servers import is_there, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,48 +139,16 @@ class SayingService:
             self._server = None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def real_service(store_url: str, port: int, log: Path) -> Iterator[str]:
     """Run `python -m ml.serve` over a store until the block ends; gives its address once it is up."""
     command = [sys.executable, "-m", "ml.serve", "--store", store_url, "--port", str(port)]
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: process.poll() is not None or is_live(url), "the inference service is up", 60)
-        assert process.poll() is None, log.read_text()
+    url = f"http://127.0.0.1:{port}"
+    with running_server(command, log=log, answers=lambda: is_there(f"{url}/livez")):
         yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def is_live(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/livez", timeout=2, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 def answering_model(url: str) -> str:
     """The digest of the model that answers a prediction now."""
     answer = httpx.post(f"{url}/v1/predict", json={"texts": ["味道真好"]}, timeout=10, trust_env=False)
     return str(answer.raise_for_status().json()["model"])
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait for something another process does; fails naming `what` when it does not happen."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

@@ -35,8 +35,9 @@ from blog_site.training.services import abort_run, advance_everything
 from tests.cluster.api_server import ApiServer
 from tests.cluster.controllers import Controllers
 from tests.cluster.objects import Object
+from tests.servers import find_free_port, wait_until
 from tests.training.concurrency import in_threads
-from tests.training.doors import ROOT, SayingService, answering_model, free_port, real_service, wait_until
+from tests.training.doors import ROOT, SayingService, answering_model, real_service
 from tests.training.images import extract_image, push_base
 from tests.training.registry_server import running_registry
 from tests.training.rows import make_report, make_run, make_version
@@ -248,10 +249,10 @@ def test_a_first_model_takes_the_place_of_an_image_without_one(
     # What the pods would run answers: the image, as a node unpacks it, and the service itself.
     with RegistryClient(registry, QUICK) as client:
         extract_image(client, parse_reference(image), tmp_path / "root")
-    port = free_port()
+    port = find_free_port()
     with real_service((tmp_path / "root/srv/model").as_uri(), port, tmp_path / "log") as url:
         settings.INFERENCE_URL = url
-        wait_until(lambda: readiness().ready, "the model is loaded", 60)
+        wait_until(lambda: readiness().ready, "the model is loaded")
         cluster.roll()
         beat()
         assert (again(rollout).state, rollout.reason) == (State.DONE, "")
@@ -687,7 +688,7 @@ def test_a_registry_that_is_away_is_waited_for_until_the_deadline(
     cluster: Cluster, versions, service, settings
 ) -> None:
     first = complete(promote(versions[0]), cluster, service)
-    settings.MODEL_IMAGE_PUSH = f"127.0.0.1:{free_port()}/huisheng-model"
+    settings.MODEL_IMAGE_PUSH = f"127.0.0.1:{find_free_port()}/huisheng-model"
     rollout = promote(versions[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RegistryAccess, "__init__", _impatient(RegistryAccess.__init__))

@@ -26,7 +26,8 @@ from blog_site.training.models import ModelVersion, Rollout, Run
 from blog_site.training.rollout import advance_rollout, rollback_model
 from blog_site.training.services import advance_everything, advance_run, start_run
 from tests.comments.rows import make_article, make_category, make_comment, make_user
-from tests.training.doors import answering_model, free_port, real_service, wait_until
+from tests.servers import find_free_port, wait_until
+from tests.training.doors import answering_model, real_service
 from tests.training.rows import SITES, import_opinions, text_of_split
 
 # The tests read facts only, but pytest-django makes a database for those alone that say that they use it.
@@ -153,7 +154,7 @@ def go_round(root: Path, url: str) -> Loop:
 def loop(django_db_setup, django_db_blocker, tmp_path_factory) -> Loop:
     """Go round once for all tests of this file; the rows are rolled back at once, the facts stay."""
     root = tmp_path_factory.mktemp("loop")
-    port = free_port()
+    port = find_free_port()
     ours = override_settings(
         ARTIFACT_STORE_URL=(root / "store").as_uri(),
         TRAINING_RUNS_DIR=root / "runs",

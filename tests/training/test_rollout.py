@@ -18,8 +18,9 @@ from blog_site.training.rollout import (
 )
 from blog_site.training.services import advance_everything
 from federated.store import StoreError
+from tests.servers import find_free_port, wait_until
 from tests.training.concurrency import in_threads
-from tests.training.doors import SayingService, answering_model, free_port, real_service, wait_until
+from tests.training.doors import SayingService, answering_model, real_service
 from tests.training.rows import make_artifact, make_digest, make_version
 
 pytestmark = pytest.mark.django_db
@@ -57,13 +58,13 @@ def complete(rollout: Rollout, service: SayingService) -> None:
 @pytest.fixture
 def port(settings) -> int:
     """Where the service will be, once a test starts it."""
-    found = free_port()
+    found = find_free_port()
     settings.INFERENCE_URL = f"http://127.0.0.1:{found}"
     return found
 
 
 def wait_for_end(rollout: Rollout) -> None:
-    wait_until(lambda: advance_rollout(rollout).state != Rollout.State.WAITING, "the rollout has ended", 60)
+    wait_until(lambda: advance_rollout(rollout).state != Rollout.State.WAITING, "the rollout has ended")
 
 
 def test_a_damaged_artifact_is_refused_and_the_champion_keeps_answering(

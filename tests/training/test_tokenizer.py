@@ -12,7 +12,8 @@ from django.core.management import call_command
 from blog_site.training import terminal
 from blog_site.training.models import ModelVersion, Run
 from federated.store import FolderStore
-from tests.training.doors import answering_model, free_port, real_service, wait_until
+from tests.servers import find_free_port, wait_until
+from tests.training.doors import answering_model, real_service
 from tests.training.rows import import_opinions, make_version
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +32,7 @@ def test_a_run_for_characters_begins_anew_is_judged_beside_the_champion_and_serv
     words = make_version(stored[0], champion=True)
     store.point_to_champion(words.digest)
     import_opinions(120, slugs=("food",))
-    with real_service(settings.ARTIFACT_STORE_URL, free_port(), tmp_path / "service.log") as url:
+    with real_service(settings.ARTIFACT_STORE_URL, find_free_port(), tmp_path / "service.log") as url:
         settings.INFERENCE_URL = url
         wait_until(lambda: httpx.get(f"{url}/readyz", trust_env=False).is_success, "the words are served")
         assert answering_model(url) == words.digest

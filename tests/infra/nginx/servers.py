@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from tests.servers import find_free_port, find_program, running_server
+from tests.servers import find_free_port, find_program, is_there, running_server
 
 ROOT = Path(__file__).resolve().parents[3]
 START = ROOT / "infra" / "nginx" / "start.sh"
@@ -59,7 +57,7 @@ def running_nginx(
     ]
     nginx = Nginx(f"http://127.0.0.1:{port}", port, folder / "nginx.log", folder / "run")
     with running_server(
-        [*command, str(START), role, *AS_ROOT], log=nginx.log, answers=lambda: is_alive(nginx.url)
+        [*command, str(START), role, *AS_ROOT], log=nginx.log, answers=lambda: is_there(f"{nginx.url}/livez")
     ):
         yield nginx
 
@@ -73,13 +71,6 @@ def running_store(folder: Path, *, port: int | None = None, **environment: str) 
         "store", folder / "nginx", {"STORE_ROOT": str(root), **STORE_SECRETS, **environment}, port=port
     ) as nginx:
         yield nginx
-
-
-def is_alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/livez", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -98,6 +89,6 @@ def running_blog(
     with running_server(
         ["env", *(f"{name}={value}" for name, value in environment.items()), *command],
         log=folder / "gunicorn.log",
-        answers=lambda: is_alive(url),
+        answers=lambda: is_there(f"{url}/livez"),
     ):
         yield url

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from tests.infra.nginx.servers import (
     running_store,
 )
 from tests.infra.nginx.upstream import BREAK_OFF, Names, Upstream, running_upstream
-from tests.servers import find_free_port, running_server
+from tests.servers import find_free_port, is_there, running_server, wait_until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -58,13 +58,6 @@ def log_lines(nginx: Nginx, path: str) -> list[dict[str, object]]:
         if found:
             return found
         assert time.monotonic() < deadline, f"nothing about {path} in the log"
-        time.sleep(0.05)
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.05)
 
 
@@ -204,7 +197,7 @@ def test_a_comment_s_judgement_comes_all_the_way_from_the_store(
         writer.point_to_champion(artifact.digest)
         told = ["env", f"ARTIFACT_STORE_URL={store.url}", f"ARTIFACT_STORE_TOKEN={READ_TOKEN}"]
         ready = f"http://127.0.0.1:{inference_port}/readyz"
-        with running_server([*told, *command], log=tmp_path / "serve.log", answers=lambda: is_ready(ready)):
+        with running_server([*told, *command], log=tmp_path / "serve.log", answers=lambda: is_there(ready)):
             said = manage(blog_environment, "shell", "--no-imports", "-c", SCORED_COMMENT)
             pk, slug, digest = said.split()
             assert digest == artifact.digest
@@ -214,13 +207,6 @@ def test_a_comment_s_judgement_comes_all_the_way_from_the_store(
             explained = httpx.get(f"{blog.url}/comments/{pk}/explanation/", timeout=60)
             assert explained.status_code == 200
             assert log_lines(blog, f"/comments/{pk}/explanation/")[0]["upstream_status"] == "200"
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def export_untrained(folder: Path) -> WrittenArtifact:

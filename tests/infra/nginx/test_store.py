@@ -31,6 +31,7 @@ from tests.infra.nginx.servers import (
     bearer,
     running_store,
 )
+from tests.servers import wait_until
 
 DIGEST = hashlib.sha256(b"what lies there").hexdigest()
 PATHS = {
@@ -352,13 +353,6 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(server: Nginx, ke
 
 def incoming(folder: Path) -> list[Path]:
     return [path for path in (folder / ".incoming").glob("*") if path.is_file()]
-
-
-def wait_until(condition, what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)
 
 
 # -- How it starts -------------------------------------------------------------------------------------------------

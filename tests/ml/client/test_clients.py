@@ -40,7 +40,8 @@ from tests.ml.client.service import (
     send_answer,
     service_that,
 )
-from tests.ml.conftest import ServeStore, Store, TinyModel, wait_until
+from tests.ml.conftest import ServeStore, Store, TinyModel
+from tests.servers import wait_until
 
 ONE_ATTEMPT = CallPolicy(attempts=1)
 

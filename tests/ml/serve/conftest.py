@@ -17,7 +17,8 @@ from ml.serve.connection import guarded_protocol
 from ml.serve.gateway import Gateway
 from ml.serve.server import ServerOptions, uvicorn_config
 from ml.serve.settings import ServeSettings
-from tests.ml.conftest import Store, TinyModel, wait_until
+from tests.ml.conftest import Store, TinyModel
+from tests.servers import wait_until
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from ml.serve.app import create_app
 from ml.serve.payload_log import mask_text
 from ml.serve.settings import ServeSettings
 from ml.trace import request_id_of, trace_of
-from tests.ml.conftest import Store, TinyModel, wait_until
+from tests.ml.conftest import Store, TinyModel
 from tests.ml.serve.test_app import assert_problem
+from tests.servers import wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -14,7 +14,8 @@ from httpx import Response
 from ml.label_set import LABELS
 from ml.serve.app import create_app
 from ml.serve.settings import ServeSettings
-from tests.ml.conftest import Store, TinyModel, wait_until
+from tests.ml.conftest import Store, TinyModel
+from tests.servers import wait_until
 
 
 @pytest.fixture

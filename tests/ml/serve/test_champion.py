@@ -17,7 +17,8 @@ from ml.serve.fleet import Fleet
 from ml.serve.metrics import ServiceMetrics
 from ml.serve.settings import ServeSettings, parse_store
 from ml.serve.store import FolderStore
-from tests.ml.conftest import Store, TinyModel, wait_until
+from tests.ml.conftest import Store, TinyModel
+from tests.servers import wait_until
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from ml.serve.admission import REQUEST_UNITS, Admission
 from ml.serve.batcher import Probabilities
 from ml.serve.exchange import Exchange
 from ml.serve.service import InferenceService
-from tests.ml.conftest import wait_until
 from tests.ml.serve.conftest import Served, ServeHere, is_closed, read_answer
+from tests.servers import wait_until
 
 BODY = json.dumps({"texts": ["很好看"]}).encode()
 

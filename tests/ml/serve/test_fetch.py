@@ -12,8 +12,9 @@ import pytest
 from ml.artifact import load_artifact
 from ml.serve.fetch import NoChampion, fetch_champion, main
 from ml.serve.remote_store import RemoteStore
-from tests.ml.conftest import Store, TinyModel, wait_until
+from tests.ml.conftest import Store, TinyModel
 from tests.ml.serve.test_remote_store import FileServer
+from tests.servers import wait_until
 
 
 @pytest.fixture

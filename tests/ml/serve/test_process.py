@@ -15,7 +15,8 @@ from ml.artifact import load_artifact
 from ml.client import InferenceClient, InferenceError, PredictResponse
 from ml.predict import Predictor
 from ml.serve.__main__ import main
-from tests.ml.conftest import ServeStore, Store, TinyModel, wait_until
+from tests.ml.conftest import ServeStore, Store, TinyModel
+from tests.servers import wait_until
 
 TEXTS = ["很好看，强烈推荐", "太差了，不要买", "😀", "房间很干净但是服务员态度不好"]
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +19,9 @@ import pytest
 
 from ml.client import InferenceClient, InferenceError
 from ml.serve.fleet import Fleet, WorkerState, combine_states
-from tests.ml.conftest import ROOT, Store, TinyModel, wait_until
+from tests.ml.conftest import ROOT, Store, TinyModel
 from tests.ml.serve.test_process import Load
+from tests.servers import find_free_port, wait_until
 
 WORKERS = 3
 TEXTS = {"texts": ["很好看", "太差了"]}
@@ -30,9 +30,7 @@ TEXTS = {"texts": ["很好看", "太差了"]}
 @contextmanager
 def serve(store: Store, log: Path, *options: str, workers: int = WORKERS) -> Iterator[tuple[str, int]]:
     """Run the command with so many processes; gives its address and the pid of the one above them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     command = [sys.executable, "-m", "ml.serve", "--store", store.path.as_uri(), "--port", str(port)]
     environment = {**os.environ, "TMPDIR": str(log.parent)}
     with log.open("wb") as output:
@@ -45,7 +43,7 @@ def serve(store: Store, log: Path, *options: str, workers: int = WORKERS) -> Ite
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: is_live(url), f"the service is up: {log.read_text()}", 30)
+        wait_until(lambda: is_live(url), f"the service is up: {log.read_text()}")
         yield url, process.pid
     finally:
         process.terminate()
