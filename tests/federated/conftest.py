@@ -68,8 +68,8 @@ class RunGround:
             heldout_digest=self.store.put_shard(heldout),
             champion_digest=None,
             rounds=rounds,
-            deadline_seconds=120,
-            round_deadline_seconds=30,
+            deadline_seconds=240,
+            round_deadline_seconds=120,
         )
         return replace(spec, **changes)
 
@@ -78,7 +78,7 @@ class RunGround:
         self.launcher.start(spec)
 
     def wait(
-        self, run: str, condition: Callable[[RunStatus], bool], what: str, seconds: float = 90
+        self, run: str, condition: Callable[[RunStatus], bool], what: str, seconds: float = 240
     ) -> RunStatus:
         """Poll a run's status as the blog does; fails naming `what` when it does not come or the run ends first."""
         deadline = time.monotonic() + seconds
@@ -115,7 +115,7 @@ class RunGround:
         """kill -9 one of the run's processes."""
         process = self.processes(run)[name]
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
     def log(self, run: str, name: str) -> str:
         return (self.root / "runs" / run / f"{name}.log").read_text(encoding="utf-8")

@@ -201,7 +201,7 @@ def test_stopping_ends_every_process_within_ten_seconds_and_may_be_repeated(grou
 
 
 def test_a_trainer_with_a_broken_shard_ends_with_2_and_the_others_train(ground: RunGround) -> None:
-    spec = ground.spec(rounds=ENDLESS, join_deadline_seconds=12)
+    spec = ground.spec(rounds=ENDLESS, join_deadline_seconds=20)
     broken = ground.store.shard(spec.sites["travel"].shard_digest)
     broken.write_bytes(broken.read_bytes()[:-20])  # cut off amid the last line
     ground.start(spec)
@@ -366,16 +366,18 @@ def test_what_cannot_be_gone_on_with_is_said(ground: RunGround, finished: Finish
         finished.ground.launcher.resume("run-1")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_twenty_deaths_of_the_aggregator_and_twenty_of_trainers_change_not_a_single_bit(
     ground: RunGround,
 ) -> None:
     """kill -9 at random rounds and moments; whatever died is started again, and nobody can tell afterwards."""
     rounds = 240
-    undisturbed = ground.finish(ground.spec("run-1", rounds=rounds))
+    # On a busy machine what was killed takes long to be back: a round that went on without it would be another one.
+    patient = {"deadline_seconds": 1500, "round_deadline_seconds": 600, "join_deadline_seconds": 600}
+    undisturbed = ground.finish(ground.spec("run-1", rounds=rounds, **patient))
     assert undisturbed.result is not None
 
-    spec = ground.spec("run-2", rounds=rounds, deadline_seconds=600)
+    spec = ground.spec("run-2", rounds=rounds, **patient)
     random = Random(20)
     deaths = [AGGREGATOR] * 20 + [random.choice(SITES) for _ in range(20)]
     random.shuffle(deaths)
@@ -401,7 +403,7 @@ def test_twenty_deaths_of_the_aggregator_and_twenty_of_trainers_change_not_a_sin
 
 def wait_and_heal(ground: RunGround, run: str, condition: Callable[[RunStatus], bool]) -> RunStatus:
     """Look at a run as the blog's beat does, healing it at each look."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         ground.launcher.heal(run)
         status = ground.launcher.status(run)
