@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 90.0
 SAY_WHERE = "import os; print(os.environ['DATABASE_URL'], os.environ['REDIS_URL'], flush=True)"

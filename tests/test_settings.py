@@ -12,6 +12,8 @@ from unittest import mock
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+pytestmark = pytest.mark.once
+
 SETTINGS = Path(__file__).resolve().parent.parent / "blog_site" / "settings.py"
 
 

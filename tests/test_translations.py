@@ -11,6 +11,8 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("blog_site", "templates", "ml", "federated", "manage.py")
 COMMITTED = ROOT / "locale" / "en" / "LC_MESSAGES" / "django.po"

@@ -10,6 +10,8 @@ import pytest
 
 from blog_site.demo.environment import ensure_secret_key, read_env, write_env
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

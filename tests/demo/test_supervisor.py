@@ -18,6 +18,8 @@ from blog_site.demo import supervisor as module
 from blog_site.demo.supervisor import Service, ServiceFailed, Supervisor, find_free_port
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = """

@@ -14,6 +14,8 @@ import pytest
 from blog_site.demo.traffic import CLIENTS, Traffic, ask_once
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.once
+
 OLD, NEW = "a" * 64, "b" * 64
 TEXTS = ["味道真好", "太差了"]
 Answer = tuple[int, bytes]

@@ -11,6 +11,8 @@ import yaml
 
 from tests.infra.docker.dockerfile import ROOT, SHIPPED
 
+pytestmark = pytest.mark.once
+
 COMPOSE = ROOT / "infra" / "compose.yaml"
 TEXT = COMPOSE.read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]

@@ -7,6 +7,8 @@ import pytest
 
 from blog_site.labels.lexicon import LexiconLabeller, judge_positivity
 
+pytestmark = pytest.mark.once
+
 PRAISE = "味道很好，服务热情，下次还会再来，推荐给大家"
 BLAME = "太难吃了，服务态度极差，再也不会来了，退款也不理人"
 

@@ -10,6 +10,8 @@ from blog_site.labels.labellers import LabellerUnavailable, LabelProposal, Reque
 from blog_site.labels.llm import LanguageModelLabeller
 from tests.labels.language_model import GOOD, LanguageModelServer, Reply, asked_text, completion, failure
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def labeller(language_model: LanguageModelServer):

@@ -154,6 +154,7 @@ class Killer:
                 self.killed.append(pod["metadata"]["name"])
 
 
+@pytest.mark.once
 @pytest.mark.timeout(1100)
 def test_a_run_on_a_cluster_survives_its_pods_and_trains_what_one_on_this_machine_does(
     cluster: Cluster, settings, tmp_path: Path

@@ -29,6 +29,8 @@ from tests.training.concurrency import in_threads
 from tests.training.images import extract_image, push_base, push_index, read_image
 from tests.training.registry_server import BadRoad, running_registry
 
+pytestmark = pytest.mark.once
+
 QUICK = RegistryAccess(plain_http=True, first_pause_seconds=0.01, timeout_seconds=5, deadline_seconds=60)
 
 

@@ -14,6 +14,8 @@ from blog_site.training.pictures import (
     smooth,
 )
 
+pytestmark = pytest.mark.once
+
 
 def points_of(line: str) -> list[tuple[float, float]]:
     return [tuple(map(float, point.split(","))) for point in line.split()]

@@ -19,6 +19,8 @@ from tests.servers import find_free_port
 from tests.training.images import push_base
 from tests.training.registry_server import PASSWORD, USER, BadRoad, TokenServer, basic_auth, running_registry
 
+pytestmark = pytest.mark.once
+
 QUICK = RegistryAccess(plain_http=True, first_pause_seconds=0.01, timeout_seconds=5, deadline_seconds=30)
 BLOB = b"weights " * 100_000
 DIGEST = sha256_digest(BLOB)

@@ -16,7 +16,7 @@ from tests.servers import find_free_port, wait_until
 from tests.training.doors import answering_model, real_service
 from tests.training.rows import import_opinions, make_version
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
 def tokenizer_of(store: FolderStore, digest: str) -> str:
