@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.servers import find_free_port, running_server
 
@@ -55,6 +56,30 @@ def test_redis_asks_for_the_password_and_keeps_messages_over_a_restart(tmp_path:
 
     with running_redis(tmp_path) as client:
         assert client.lrange("celery", 0, -1) == ["a message"]
+
+
+def probe_of(manifest: str, probe: str, port: int) -> list[str]:
+    """The command of a probe, which finds the server at another port."""
+    server = yaml.safe_load((K8S / manifest).read_text(encoding="utf-8"))
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    command = [str(word) for word in container[probe]["exec"]["command"]]
+    found = [word.replace("-h 127.0.0.1", f"-h 127.0.0.1 -p {port}") for word in command]
+    return [word.replace("--host=127.0.0.1", f"--host=127.0.0.1 --port={port}") for word in found]
+
+
+def probe_answers(command: list[str], **environment: str) -> bool:
+    kept = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.run(command, env=kept, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_redis_is_probed_by_what_older_clients_understand_too(tmp_path: Path, probe: str) -> None:
+    with running_redis(tmp_path) as client:
+        port = client.connection_pool.connection_kwargs["port"]
+        command = probe_of("base/redis/statefulset.yaml", probe, port)
+
+        assert probe_answers(command, REDIS_PASSWORD="secret")
+        assert not probe_answers(command, REDIS_PASSWORD="another")
 
 
 def test_redis_forgets_what_has_an_end_and_never_a_message(tmp_path: Path) -> None:
@@ -148,6 +173,8 @@ def test_mariadb_fills_an_empty_volume_and_finds_it_again_under_a_new_password(t
         ]
         ask(port, PASSWORD, "CREATE TABLE kept (id INT)")
         ask(port, PASSWORD, "INSERT INTO kept VALUES (7)")
+        probe = probe_of("components/mariadb/mysql.yaml", "livenessProbe", port)
+        assert probe_answers(probe, MYSQL_USER="huisheng", MYSQL_PASSWORD=PASSWORD)
 
     with running_mariadb(tmp_path, "rotated") as port:
         assert ask(port, "rotated", "SELECT id FROM kept") == [(7,)]
