@@ -84,6 +84,24 @@ def test_a_worker_takes_both_queues_unless_told_otherwise(programs: str) -> None
     assert "--concurrency 2 " in chosen
 
 
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_signs_of_an_earlier_process_in_the_pod_are_not_taken_for_its_own(
+    programs: str, command: str, tmp_path: Path
+) -> None:
+    """A container that is started anew finds the pod's /tmp as the one before left it."""
+    ready, heartbeat = tmp_path / "ready", tmp_path / "heart beat"
+    ready.touch()
+    heartbeat.touch()
+
+    started = run(
+        SCRIPTS / "web.sh", command, PATH=programs, READY_FILE=str(ready), HEARTBEAT_FILE=str(heartbeat)
+    )
+
+    assert started.returncode == 0
+    assert not ready.exists()
+    assert not heartbeat.exists()
+
+
 def test_an_unknown_command_is_refused_by_name() -> None:
     refused = run(SCRIPTS / "web.sh", "wroker")
     assert refused.returncode == 64
