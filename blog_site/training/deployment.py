@@ -164,6 +164,13 @@ class InferenceDeployment:
             if error.status == 409:
                 raise Conflict(message, permanent=False) from error
             raise ClusterError(message, permanent=error.status in (400, 401, 403, 404, 422)) from error
+        except AttributeError as error:
+            # What the client itself makes of an answer without a body: that of a TLS handshake that broke off.
+            if not isinstance(error.__context__, ApiException):
+                raise
+            raise ClusterError(
+                f"the cluster does not answer about {where}: {error.__context__.reason}", permanent=False
+            ) from error
         except (HTTPError, OSError) as error:
             raise ClusterError(
                 f"the cluster does not answer about {where}: {error}", permanent=False

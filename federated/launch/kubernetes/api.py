@@ -149,6 +149,11 @@ class ClusterApi:
             )
         except ApiException as error:
             raise explain(error, what, self.namespace) from error
+        except AttributeError as error:
+            # What the client itself makes of an answer without a body: that of a TLS handshake that broke off.
+            if not isinstance(error.__context__, ApiException):
+                raise
+            raise explain(error.__context__, what, self.namespace) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise LauncherError(
                 f"cannot {what}: the cluster's API does not answer ({error})", permanent=False
