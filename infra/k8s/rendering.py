@@ -19,6 +19,7 @@ IMAGES = ("huisheng-web", "huisheng-gateway", "huisheng-inference", "huisheng-tr
 # A tag is a part of the name of the Job that migrates, and must be one of an object's.
 TAG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,40}[a-z0-9])?")
 HTTPS_PORT, HTTP_PORT = 443, 80
+REGISTRY_PORT = 5000  # where a registry listens, whatever port its Service has
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,14 @@ def split_reference(reference: str) -> dict[str, str]:
 
 
 def registry_policy(release: Release) -> dict[str, Any]:
-    """The arrow from the worker to the registry: HTTPS elsewhere is open to it already, another port is not."""
+    """The arrow from the worker to the registry: HTTPS elsewhere is open to it already, another port is not.
+
+    A policy sees the port that a Service leads to, so the usual one of registries is open as well.
+    """
     pushed_to = release.settings.get("MODEL_IMAGE_PUSH") or f"{release.registry}/huisheng-model"
     plain = release.settings.get("REGISTRY_PLAIN_HTTP", "").lower() in ("1", "true", "yes")
-    _, _, port = pushed_to.partition("/")[0].partition(":")
+    _, _, named = pushed_to.partition("/")[0].partition(":")
+    port = int(named or (HTTP_PORT if plain else HTTPS_PORT))
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -133,7 +138,7 @@ def registry_policy(release: Release) -> dict[str, Any]:
             "podSelector": {"matchLabels": {"app.kubernetes.io/name": "worker"}},
             "policyTypes": ["Egress"],
             "egress": [
-                {"ports": [{"protocol": "TCP", "port": int(port or (HTTP_PORT if plain else HTTPS_PORT))}]}
+                {"ports": [{"protocol": "TCP", "port": each} for each in sorted({port, REGISTRY_PORT})]}
             ],
         },
     }

@@ -16,6 +16,10 @@ from tests.infra.k8s.manifests import NAME, Manifests, Object
 Arrow = tuple[str, str, int]  # from, to, port
 OUTSIDE, DNS = "outside", "dns"
 DNS_PORT = 53
+DNS_SERVERS = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
 # The launcher makes these; only their labels matter here.
 OF_RUNS = {"aggregator": 9000, "trainer": None}
 SOLID = re.compile(r"^\s*(?P<sources>[\w &]+?)\s+-- (?P<ports>[\d, ]+) --> (?P<targets>[\w &]+?)\s*$", re.M)
@@ -90,7 +94,7 @@ def allows(found: list[Object] | None, peers: str, other: Pod, port: int, own_na
     if found is None:
         return True
     return any(
-        port in {entry["port"] for entry in rule.get("ports", [])}
+        ("ports" not in rule or port in {entry["port"] for entry in rule["ports"]})
         # A rule without peers is for addresses outside; it allows pods as well, if they have that port.
         and (peers not in rule or any(peer_is(peer, other, own_namespace) for peer in rule[peers]))
         for rule in found
@@ -116,6 +120,10 @@ def outward(source: Pod, leaving: list[Object] | None) -> set[Arrow]:
     assert leaving is not None, f"{source.name} may speak to everybody"
     arrows = set[Arrow]()
     for rule in leaving:
+        if "ports" not in rule:
+            assert rule["to"] == [DNS_SERVERS], f"{source.name}: all ports are open of DNS alone"
+            arrows.add((source.name, DNS, DNS_PORT))
+            continue
         ports = {entry["port"] for entry in rule["ports"]}
         if "to" not in rule:
             arrows |= {(source.name, OUTSIDE, port) for port in ports}
@@ -190,6 +198,13 @@ def test_names_are_asked_of_the_cluster_and_not_of_the_internet(manifests: Manif
                     assert protocols == {("UDP", DNS_PORT), ("TCP", DNS_PORT)}
 
 
+def test_dns_is_reached_at_whatever_port_its_service_leads_to(manifests: Manifests) -> None:
+    for pod in pods_of(manifests):
+        leaving = rules(manifests, pod, "egress") or []
+        asks = any("ipBlock" in peer for rule in leaving for peer in rule.get("to", []))
+        assert asks is any(rule == {"to": [DNS_SERVERS]} for rule in leaving), pod.name
+
+
 def test_managed_servers_are_reached_outside_by_those_that_reached_ours(render: Render) -> None:
     arrows = arrows_of(render(RENDERINGS["production-managed"]))
 
@@ -218,4 +233,6 @@ def test_the_worker_reaches_the_registry_it_pushes_to(
 ) -> None:
     built = render(Release(overlay="local", registry=registry, tag="1", settings=settings))
 
-    assert ("worker", OUTSIDE, port) in arrows_of(built)
+    arrows = arrows_of(built)
+    assert ("worker", OUTSIDE, port) in arrows
+    assert ("worker", OUTSIDE, 5000) in arrows  # to which a Service of another port leads
