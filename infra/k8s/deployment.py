@@ -36,7 +36,7 @@ def deploy(release: Release, *, timeout_seconds: float, work: Path) -> None:
             f"Secrets are missing in the namespace {NAMESPACE}: {', '.join(missing)}. Their keys are those of "
             "infra/k8s/overlays/local/secrets/*.env, which make secrets writes"
         )
-    forget_failed_migration(job_of(manifests))
+    forget_migration(job_of(manifests), image_of_job(manifests))
     applied = run_kubectl("apply", "-f", "-", given=manifests)
     print(applied.stdout, end="", flush=True)
     if applied.returncode:
@@ -44,14 +44,26 @@ def deploy(release: Release, *, timeout_seconds: float, work: Path) -> None:
     wait_until_it_runs(job_of(manifests), timeout_seconds)
 
 
-def forget_failed_migration(job: str) -> None:
-    """Delete the Job of an earlier attempt at this release that failed: applied again as it is, it would not run."""
+def forget_migration(job: str, image: str) -> None:
+    """Delete the Job of an earlier attempt at this release where it is in the way.
+
+    One that failed would not run again by being applied again, and one that has run with another image (the same tag of
+    another registry, or pinned to another digest) would refuse to be changed.
+    """
     there = get_json("-n", NAMESPACE, "get", "job", job, "--ignore-not-found")
-    if there and "Failed" in true_conditions(there.get("status", {})):
+    if not there:
+        return
+    ends = true_conditions(there.get("status", {}))
+    ran = {container["image"] for container in there["spec"]["template"]["spec"]["containers"]}
+    if "Failed" in ends:
         print(f"job {job} failed before; it is made anew")
-        deleted = run_kubectl("-n", NAMESPACE, "delete", "job", job, "--wait", "--timeout=120s")
-        if deleted.returncode:
-            raise ReleaseError(deleted.stderr.strip())
+    elif "Complete" in ends and ran != {image}:
+        print(f"job {job} has run with {', '.join(sorted(ran))}; it is made anew for {image}")
+    else:
+        return
+    deleted = run_kubectl("-n", NAMESPACE, "delete", "job", job, "--wait", "--timeout=120s")
+    if deleted.returncode:
+        raise ReleaseError(deleted.stderr.strip())
 
 
 def true_conditions(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -71,11 +83,17 @@ def missing_secrets(manifests: str) -> list[str]:
 
 
 def job_of(manifests: str) -> str:
+    return find_in_job(manifests, r"^  name: (\S+)$")
+
+
+def image_of_job(manifests: str) -> str:
+    return find_in_job(manifests, r"^\s+image: (\S+)$")
+
+
+def find_in_job(manifests: str, line: str) -> str:
     for document in manifests.split("\n---\n"):
-        if re.search(r"^kind: Job$", document, re.M) and (
-            name := re.search(r"^  name: (\S+)$", document, re.M)
-        ):
-            return name[1]
+        if re.search(r"^kind: Job$", document, re.M) and (found := re.search(line, document, re.M)):
+            return found[1]
     raise ReleaseError("the manifests hold no Job that migrates")
 
 

@@ -202,8 +202,30 @@ def test_a_migration_that_failed_ends_the_waiting(stand_in: StandIn, tmp_path: P
         deploy(tmp_path)
 
 
+def migrated_with(image: str, end: str) -> Object:
+    spec = {"template": {"spec": {"containers": [{"name": "migrate", "image": image}]}}}
+    return item("Job", "migrate-5", spec, {"conditions": [{"type": end, "status": "True"}]})
+
+
+@pytest.mark.parametrize(
+    ("image", "stays"), [("huisheng-web:5", True), ("elsewhere:5000/huisheng-web:5", False)]
+)
+def test_a_migration_with_another_image_of_the_same_tag_is_made_anew(
+    image: str, stays: bool, stand_in: StandIn, tmp_path: Path
+) -> None:
+    """A Job's template cannot be changed: applying it would be refused, and with it the release."""
+    objects = {"items": [MIGRATED, WEB]}
+    job = migrated_with(image, "Complete")
+    applied = stand_in({"ready": 1, "secrets": {"items": []}, "objects": objects, "job": job})
+
+    deploy(tmp_path)
+
+    assert (tmp_path / "answers" / "job").exists() is stays
+    assert applied.exists()
+
+
 def test_a_migration_that_failed_before_is_run_again(stand_in: StandIn, tmp_path: Path) -> None:
-    failed = item("Job", "migrate-5", {}, {"conditions": [{"type": "Failed", "status": "True"}]})
+    failed = migrated_with("huisheng-web:5", "Failed")
     objects = {"items": [MIGRATED, WEB]}
     applied = stand_in({"ready": 1, "secrets": {"items": []}, "objects": objects, "job": failed})
 
