@@ -83,7 +83,9 @@ def test_no_pod_was_refused_or_restarted_while_coming_up(system: System, story: 
         event["message"]
         for namespace in (BLOG, TRAINING)
         for event in system.cluster.list("events", namespace)
-        if event["reason"] in ("FailedCreate", "FailedMount", "Failed", "FailedValidation")
+        # No FailedMount: in a new namespace a volume may come before the certificates that the cluster puts into
+        # it, and is mounted at the next try.
+        if event["reason"] in ("FailedCreate", "Failed", "FailedValidation")
     ]
     assert (restarts, refused) == ({}, [])
 
