@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.k8s.rendering import Release
-from tests.infra.k8s.conftest import Render
+from tests.infra.k8s.conftest import RENDERINGS, Render
 from tests.infra.k8s.manifests import NAME, Manifests, Object, Workload
 
 BEHIND_A_SERVICE = {"gateway", "web", "inference"}
@@ -216,6 +216,33 @@ def test_scaled_deployments_name_no_replicas(manifests: Manifests) -> None:
     fast = scalers["inference"]["behavior"]["scaleUp"]
     assert fast["stabilizationWindowSeconds"] == 0
     assert min(policy["periodSeconds"] for policy in fast["policies"]) <= 15
+
+
+def test_one_machine_holds_everything_and_a_run_of_three_sites(render: Render) -> None:
+    """Four processors and 8 GB, of which the cluster itself takes more than one, and 1 GB."""
+    built = render(RENDERINGS["local-registry"])
+    most = {
+        item["metadata"]["name"]: item["spec"]["maxReplicas"]
+        for item in built.of_kind("HorizontalPodAutoscaler")
+    }
+    processors = memory = 0
+    for workload in built.workloads:
+        if workload.kind in ("Deployment", "StatefulSet"):
+            pods = (
+                1
+                if workload.name == "inference"
+                else most.get(workload.name, workload.owner["spec"].get("replicas"))
+            )
+            asked = [container["resources"]["requests"] for container in workload.all_containers]
+            processors += pods * max(int(each["cpu"].removesuffix("m")) for each in asked)
+            memory += pods * max(megabytes(each["memory"]) for each in asked)
+    settings = built.settings()
+    for role, pods in (("TRAINER", 3), ("AGGREGATOR", 1)):
+        processors += pods * int(settings[f"{role}_CPU"].removesuffix("m"))
+        memory += pods * megabytes(settings[f"{role}_MEMORY"])
+
+    assert processors <= 2750
+    assert memory <= 7 * 1024
 
 
 def test_what_may_have_several_pods_is_spread_and_drained_one_at_a_time(manifests: Manifests) -> None:
