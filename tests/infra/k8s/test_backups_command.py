@@ -34,11 +34,13 @@ case "$*" in
 "create job "*) cat {folder}/job.json ;;
 "create -f -") cat >{folder}/created ;;
 "get job "*) cat {folder}/conditions ;;
+"get pods --selector app.kubernetes.io/name in ("*)
+    [ ! -e {folder}/writers ] || cat {folder}/writers; rm -f {folder}/writers ;;
 "get pods "*) cat {folder}/exit ;;
 "get deployment web "*) echo 3 ;;
 "get deployment "*) echo 1 ;;
 "logs "*) echo "the log of the job" ;;
-"scale "*|"wait "*|"delete job "*) ;;
+"scale "*|"delete job "*) ;;
 "config current-context") echo test ;;
 *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
@@ -46,6 +48,7 @@ esac
         )
         self.program.chmod(self.program.stat().st_mode | stat.S_IXUSR)
         self.end("Complete")
+        (folder / "writers").write_text("pod/web-1\npod/worker-1\n")  # at the first look
 
     def end(self, condition: str, exit_status: int = 0) -> None:
         (self.folder / "conditions").write_text(condition)
@@ -91,13 +94,24 @@ def test_a_restore_stops_the_writers_runs_the_job_and_starts_them_as_they_were(c
     started = [f"scale deployment {name} --replicas {3 if name == 'web' else 1}" for name in WRITERS]
     scales = [line for line in asked if line.startswith("scale ")]
     assert scales == stopped + started
-    gone = next(number for number, line in enumerate(asked) if line.startswith("wait --for delete pod"))
+    looks = [number for number, line in enumerate(asked) if "app.kubernetes.io/name in (" in line]
+    assert len(looks) == 2  # until none is left
+    gone = looks[-1]
     made = asked.index("create -f -")
     assert asked.index(stopped[-1]) < gone < made < asked.index(started[0])
     created = json.loads((cluster.folder / "created").read_text())
     (restore,) = created["spec"]["template"]["spec"]["initContainers"]
     assert {"name": "FILE", "value": NAME} in restore["env"]
     assert "the log of the job" in done.stdout
+
+
+def test_a_restore_after_one_that_was_cut_short_finds_nobody_to_wait_for(cluster: StandIn) -> None:
+    (cluster.folder / "writers").unlink()
+
+    done = cluster.run("restore", NAME)
+
+    assert done.returncode == 0, done.stderr
+    assert (cluster.folder / "created").exists()
 
 
 def test_a_dump_that_is_refused_leaves_the_blog_running(cluster: StandIn) -> None:
