@@ -214,8 +214,6 @@ def make_trainer_job(spec: RunSpec, site: str, cluster: TrainingCluster, owner: 
             "labelSelector": {"matchLabels": others},
         }
     ]
-    if cluster.gpus:
-        pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     metadata = owned(spec, name, labels, owner)
     metadata["annotations"][names.SITE_ANNOTATION] = site
     rules = [never_count_disruptions(), fail_job(EXIT_USAGE, EXIT_REFUSED)]
@@ -320,6 +318,9 @@ def make_pod(
         pod["priorityClassName"] = cluster.priority_class
     if cluster.node_selector:
         pod["nodeSelector"] = dict(cluster.node_selector)
+    if cluster.gpus and (account == names.TRAINER or cluster.node_selector):
+        # The aggregator as well: where only nodes with GPUs are selected, it has no other to go to.
+        pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     if cluster.pull_secret:
         pod["imagePullSecrets"] = [{"name": cluster.pull_secret}]
     return pod

@@ -130,7 +130,11 @@ def test_what_an_operator_sets_stands_in_the_pods() -> None:
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
         assert "priorityClassName" not in pod
         assert pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") == ("2" if trains else None)
-        assert ("tolerations" in pod) == trains
+        # The aggregator too is selected onto such nodes, which keep away what does not tolerate their taint.
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    for job in jobs(replace(GPU_CLUSTER, node_selector={})):
+        trains = job["metadata"]["labels"][names.NAME_LABEL] == names.TRAINER
+        assert ("tolerations" in pod_of(job)) == trains
     for job in jobs(make_cluster()):
         assert pod_of(job)["priorityClassName"] == "huisheng-training"
         assert not {"nodeSelector", "imagePullSecrets", "tolerations"} & pod_of(job).keys()
