@@ -31,7 +31,8 @@ help:
 	@echo '                    PYTHON_BASE=… DEBIAN_BASE=… for other bases; infra/docker/build.sh says all settings'
 	@echo '  make image-sizes  their sizes; fails where one is larger than it may be'
 	@echo '  make compose-up   the whole system on this machine with docker compose (infra/compose.yaml)'
-	@echo '  make secrets      random secrets for the overlay `local`, in files that git ignores; those there stay'
+	@echo '  make secrets      random secrets for the overlay `local`, in files that git ignores; those there stay;'
+	@echo '                    ROTATE="INFERENCE_TOKEN …" gives those another value; make deploy brings them in'
 	@echo '  make deploy       bring a release to the cluster of KUBECONFIG and wait: OVERLAY=local REGISTRY=… TAG=…'
 	@echo '                    COMPONENTS="mariadb …", OTHER_IMAGES="mysql=registry:5000/mysql:8.4 …", SETTINGS="LABELLER=openai …"'
 	@echo '  make manifests    print what deploy would apply; the same settings'
@@ -127,7 +128,7 @@ compose-up: compose-env
 		docker compose --file infra/compose.yaml up --detach --wait
 
 secrets:
-	@python3 -m infra.k8s.make_secrets
+	@python3 -m infra.k8s.make_secrets $(if $(ROTATE),--rotate "$(ROTATE)")
 
 # What is set on make's command line is in the environment of what it runs. The tag is that of `make images`.
 manifests deploy:

@@ -1,6 +1,7 @@
 """Writes the secrets of the overlay `local`, random and strong, into files that git ignores: `make secrets`.
 
 A file that is there stays as it is: its values go into the others, so that one which was removed can be made again.
+`make secrets ROTATE="INFERENCE_TOKEN …"` gives a secret another value in every file that it stands in.
 """
 
 from __future__ import annotations
@@ -109,6 +110,29 @@ def make_secrets(folder: Path) -> list[Path]:
     return made
 
 
+def rotate_secrets(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Give each secret another value wherever it stands, also within an address; gives the files that changed.
+
+    Raises ValueError for a name that none has.
+    """
+    texts = {
+        name: path.read_text(encoding="utf-8") for name in FILES if (path := folder / f"{name}.env").exists()
+    }
+    known = known_values({name: read_env(folder / f"{name}.env") for name in texts})
+    changed = dict(texts)
+    for secret in names:
+        if secret not in known:
+            raise ValueError(
+                f"{secret} is no secret of {os.path.relpath(folder)}: there are {', '.join(RANDOM)}"
+            )
+        value = RANDOM[secret]()
+        changed = {name: text.replace(known[secret], value) for name, text in changed.items()}
+    paths = [folder / f"{name}.env" for name, text in changed.items() if text != texts[name]]
+    for path in paths:
+        write_private(path, changed[path.stem])
+    return paths
+
+
 def known_values(given: Mapping[str, Values]) -> dict[str, str]:
     """Collect from the files there are what the missing ones must agree with."""
     known: dict[str, str] = {}
@@ -143,10 +167,19 @@ def write_private(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="default: %(default)s")
+    parser.add_argument("--rotate", default="", metavar="NAMES", help="secrets that get another value")
     options = parser.parse_args(arguments)
     made = make_secrets(options.folder)
     for path in made:
         print(f"made {os.path.relpath(path)}")
+    if names := options.rotate.split():
+        try:
+            rotated = rotate_secrets(options.folder, names)
+        except ValueError as error:
+            parser.error(str(error))
+        for path in rotated:
+            print(f"rotated {' '.join(names)} in {os.path.relpath(path)}")
+        return 0
     kept = len(FILES) - len(made)
     if kept:
         print(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from infra.k8s.kubectl import kubectl_program
+
 LOOK_EVERY_SECONDS = 2.0
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, given: str | None = None, seconds: float = 120) -> str:
         """Run kubectl; gives its output, raises ClusterError with its complaint."""
-        command = ["kubectl", f"--request-timeout={seconds:.0f}s", *arguments]
+        command = [kubectl_program(), f"--request-timeout={seconds:.0f}s", *arguments]
         try:
             done = subprocess.run(
                 command, input=given, capture_output=True, text=True, timeout=seconds + 10, check=False
@@ -130,7 +132,7 @@ class Forward:
 
     def __init__(self, namespace: str, target: str, port: int) -> None:
         self._command = [
-            "kubectl",
+            kubectl_program(),
             "port-forward",
             "-n",
             namespace,

@@ -7,7 +7,6 @@ Settings, from the environment: OVERLAY (local), REGISTRY and TAG of images that
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.k8s.kubectl import ReleaseError, kubectl_program
 from tests.e2e.cluster import Cluster, ClusterError, say
-from tests.e2e.system import BLOG, TRAINING, System
+from tests.e2e.system import BLOG, PATIENCE, TRAINING, System
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,8 +53,10 @@ def story() -> Story:
 def cluster() -> Cluster:
     if os.environ.get("E2E") != "1":
         pytest.skip("needs a cluster; run `make e2e` with KUBECONFIG set")
-    if shutil.which("kubectl") is None:
-        pytest.fail("kubectl is not installed")
+    try:
+        kubectl_program()
+    except ReleaseError as error:
+        pytest.fail(str(error))
     cluster = Cluster()
     try:
         say(
@@ -66,7 +68,10 @@ def cluster() -> Cluster:
 
 
 def make(target: str, *arguments: str) -> str:
-    """A make target with the settings of this test run; gives its standard output."""
+    """A make target with the settings of this test run; gives its standard output.
+
+    COMPONENTS, OTHER_IMAGES and SETTINGS are in the environment of what make runs, when they are in ours.
+    """
     settings = [
         f"{name}={os.environ[name]}" for name in ("OVERLAY", "REGISTRY", "TAG") if os.environ.get(name)
     ]
@@ -75,8 +80,9 @@ def make(target: str, *arguments: str) -> str:
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"KUBECTL": kubectl_program(), "TIMEOUT": f"{900 * PATIENCE:.0f}"},
         check=False,
-        timeout=1800,
+        timeout=1800 * PATIENCE,
     )
     if done.returncode != 0:
         pytest.fail(
@@ -106,6 +112,7 @@ def system(cluster: Cluster) -> Iterator[System]:
 
 
 def remove_everything(cluster: Cluster) -> None:
+    """Namespaces go with all that is in them, volumes and runs included; what belongs to no namespace is named too."""
     say("removing everything")
     manifests = make("manifests")
     cluster.kubectl(
@@ -114,7 +121,7 @@ def remove_everything(cluster: Cluster) -> None:
         "-",
         "--ignore-not-found",
         "--wait=true",
-        "--timeout=600s",
+        "--timeout=900s",
         given=manifests,
-        seconds=620,
+        seconds=920,
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.clients import client_pods
 from tests.e2e.cluster import ClusterError, NotYet, say, wait_until
-from tests.e2e.system import BLOG, PATIENCE, System, name_of
+from tests.e2e.system import BLOG, PATIENCE, System
 
 REPLICAS = (1, 2, 4)
 SECONDS = float(os.environ.get("E2E_LOAD_SECONDS", "20"))
@@ -47,82 +48,10 @@ def scaled(serving: System) -> Iterator[System]:
 
 @pytest.fixture
 def clients(serving: System) -> Iterator[list[str]]:
-    """Pods that may ask the inference service; gives their names."""
-    deployment = serving.cluster.get("deployment", BLOG, "inference")
-    assert deployment is not None
-    objects = [*allow_clients(), *(make_client(number, deployment) for number in range(CLIENTS))]
-    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    serving.cluster.kubectl("apply", "-f", "-", given=document)
-    try:
-        names = [f"load-{number}" for number in range(CLIENTS)]
-
-        def look() -> list[str]:
-            running = [name_of(pod) for pod in serving.cluster.running_pods(BLOG, "huisheng.io/load=client")]
-            if len(running) < CLIENTS:
-                raise NotYet(f"{len(running)} of {CLIENTS} run")
-            return names
-
-        yield wait_until("the clients", look, 300 * PATIENCE)
-    finally:
-        serving.cluster.kubectl("delete", "-f", "-", "--ignore-not-found", "--grace-period=1", given=document)
-
-
-def allow_clients() -> list[dict[str, Any]]:
-    """Both ways of the client pods to the service, beside the policies that the system has."""
-    client = {"matchLabels": {"huisheng.io/load": "client"}}
-    service = {"matchLabels": {"app.kubernetes.io/name": "inference"}}
-    return [
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "load-client", "namespace": BLOG},
-            "spec": {"podSelector": client, "policyTypes": ["Egress"], "egress": [{}]},
-        },
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "load-service", "namespace": BLOG},
-            "spec": {
-                "podSelector": service,
-                "policyTypes": ["Ingress"],
-                "ingress": [{"from": [{"podSelector": client}]}],
-            },
-        },
-    ]
-
-
-def make_client(number: int, deployment: dict[str, Any]) -> dict[str, Any]:
-    """A pod of the inference image that sleeps until it is told what to do."""
-    template = deployment["spec"]["template"]["spec"]
-    container = template["containers"][0]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"load-{number}",
-            "namespace": BLOG,
-            "labels": {"huisheng.io/load": "client", "app.kubernetes.io/name": "load"},
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "securityContext": template["securityContext"],
-            **({"imagePullSecrets": template["imagePullSecrets"]} if "imagePullSecrets" in template else {}),
-            "containers": [
-                {
-                    "name": "client",
-                    "image": container["image"],
-                    "command": ["sleep", "3600"],
-                    "envFrom": container["envFrom"],
-                    "securityContext": container["securityContext"],
-                    "resources": {
-                        "requests": {"cpu": "250m", "memory": "64Mi"},
-                        "limits": {"memory": "256Mi"},
-                    },
-                }
-            ],
-        },
-    }
+    """Pods that may ask the inference service, and wait to be told to; gives their names."""
+    names = [f"load-{number}" for number in range(CLIENTS)]
+    with client_pods(serving, names, ["python", "-c", "import time; time.sleep(7200)"]) as running:
+        yield running
 
 
 def patch_scaler(system: System, bounds: dict[str, int]) -> None:

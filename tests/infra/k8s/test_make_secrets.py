@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infra.k8s.make_secrets import FILES, make_secrets, read_env
+from infra.k8s.make_secrets import FILES, main, make_secrets, read_env
 
 
 def read_all(folder: Path) -> dict[str, dict[str, str]]:
@@ -88,3 +88,36 @@ def test_one_that_was_lost_is_made_to_fit_the_others(lost: str, tmp_path: Path) 
     for key in ("TOKEN", "RUN_TOKEN", "SIGNING_KEY"):
         name = f"ARTIFACT_STORE_{key}"
         assert all_of_them["web"][name] == all_of_them["store"][name]
+
+
+def test_a_rotated_secret_is_another_wherever_it_stands_and_nothing_else_changes(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    web = tmp_path / "web.env"
+    web.write_text(web.read_text().replace("LABELLER_API_KEY=", "LABELLER_API_KEY=mine"))
+    before = read_all(tmp_path)
+
+    assert main(["--folder", str(tmp_path), "--rotate", "REDIS_PASSWORD ARTIFACT_STORE_READ_TOKEN"]) == 0
+
+    after = read_all(tmp_path)
+    changed = {(name, key) for name in FILES for key in before[name] if before[name][key] != after[name][key]}
+    assert changed == {
+        ("web", "REDIS_URL"),
+        ("web", "CELERY_BROKER_URL"),
+        ("redis", "REDIS_PASSWORD"),
+        ("store", "ARTIFACT_STORE_READ_TOKEN"),
+        ("inference", "ARTIFACT_STORE_TOKEN"),
+    }
+    assert urlsplit(after["web"]["REDIS_URL"]).password == after["redis"]["REDIS_PASSWORD"]
+    assert after["inference"]["ARTIFACT_STORE_TOKEN"] == after["store"]["ARTIFACT_STORE_READ_TOKEN"]
+    assert after["web"]["LABELLER_API_KEY"] == "mine"
+
+
+def test_a_secret_that_is_none_is_not_rotated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_secrets(tmp_path)
+    before = read_all(tmp_path)
+
+    with pytest.raises(SystemExit):
+        main(["--folder", str(tmp_path), "--rotate", "LABELLER_API_KEY"])
+
+    assert "LABELLER_API_KEY is no secret of" in capsys.readouterr().err
+    assert read_all(tmp_path) == before
