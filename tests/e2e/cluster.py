@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from infra.k8s.kubectl import kubectl_program
+from infra.k8s.kubectl import REPOSITORY, kubectl_program
 
 LOOK_EVERY_SECONDS = 2.0
 T = TypeVar("T")
@@ -70,7 +70,13 @@ class Cluster:
         command = [kubectl_program(), f"--request-timeout={seconds:.0f}s", *arguments]
         try:
             done = subprocess.run(
-                command, input=given, capture_output=True, text=True, timeout=seconds + 10, check=False
+                command,
+                input=given,
+                cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                timeout=seconds + 10,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"{' '.join(command)}: no end after {seconds + 10:.0f} s") from error

@@ -102,6 +102,7 @@ def system(cluster: Cluster) -> Iterator[System]:
         )
     try:
         if not standing:
+            cluster.kubectl("apply", "-f", "infra/k8s/base/namespaces.yaml")
             make("secrets")
             make("deploy")
         with cluster.forward(BLOG, "service/gateway", 80) as gateway:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,21 @@ def test_a_reader_signs_up_and_comments_before_there_is_a_model(
     assert reader.read(number)["text"].startswith("等了两个小时")
     system.first_comment = number
     story.tells("commented")
+
+
+def test_an_operator_makes_a_superuser_who_signs_in_to_the_admin(system: System, story: Story) -> None:
+    story.needs("up")
+    password = secrets.token_urlsafe(16)
+    name = f"operator-{secrets.token_hex(4)}"
+    system.cluster.exec(
+        BLOG,
+        "deploy/worker",
+        *("env", f"DJANGO_SUPERUSER_PASSWORD={password}", "python", "manage.py", "createsuperuser"),
+        *("--noinput", "--username", name, "--email", f"{name}@blog.example"),
+    )
+    with system.visitor() as visitor:
+        visitor.sign_in("/admin/login/", name, password)
+        assert visitor.open("/admin/training/run/").is_success
 
 
 # -- A run -----------------------------------------------------------------------------------------------------------
@@ -412,8 +428,9 @@ def test_the_bounds_of_an_autoscaler_move_the_number_of_pods(system: System, sto
 
 
 def set_bounds(system: System, bounds: dict[str, int]) -> None:
-    patch = json.dumps({"spec": bounds})
-    system.cluster.kubectl("patch", "hpa", "web", "-n", BLOG, "--type=merge", "-p", patch)
+    system.cluster.kubectl(
+        "patch", "hpa", "web", "-n", BLOG, "--type=merge", "-p", json.dumps({"spec": bounds})
+    )
 
 
 def test_an_upgrade_fails_no_request_and_keeps_the_model(

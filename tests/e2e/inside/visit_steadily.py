@@ -1,7 +1,7 @@
 """Runs in a pod beside the system: asks addresses in turn, each time on a new connection, until it is ended.
 
-Arguments: addresses; one that ends with /v1/predict is asked with a text and INFERENCE_TOKEN. Prints a JSON line for each
-failure, and one with the number of good answers every other second.
+Arguments: addresses; one that ends with /v1/predict is asked with a text and INFERENCE_TOKEN. Prints a JSON line for
+each failure, and one with the number of good answers every other second.
 """
 
 import json
