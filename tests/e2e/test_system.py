@@ -173,6 +173,7 @@ def test_a_trainer_reaches_the_aggregator_and_nothing_else(system: System, run: 
         },
         "fetch": {digest: f"http://store.{BLOG}.svc:8080/shards/{digest}.jsonl" for digest in digests},
         "write": ["/data", "/srv/huisheng", "/"],
+        "folder": "/data",
     }
     program = (INSIDE / "look_around.py").read_text(encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Runs in a trainer's pod: what can be reached from there? Prints a JSON object.
 
-Arguments: a JSON object {"connect": {name: [host, port]}, "fetch": {name: URL}}. A connection is "open", or the error's
+Arguments: a JSON object {"connect": {name: [host, port]}, "fetch": {name: URL}, "write": [folder], "folder": path}. A connection is "open", or the error's
 name; of a URL the status or the error's name is told.
 """
 
@@ -50,7 +50,7 @@ print(
             "connect": dict(zip(asked["connect"], outcomes, strict=True)),
             "fetch": {name: fetch(url) for name, url in asked["fetch"].items()},
             "write": {path: may_write(path) for path in asked["write"]},
-            "files": sorted(os.listdir("/data")),
+            "files": sorted(os.listdir(asked["folder"])),
             "api_token": os.path.exists("/var/run/secrets/kubernetes.io/serviceaccount/token"),
         }
     )
