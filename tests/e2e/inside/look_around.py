@@ -1,7 +1,7 @@
 """Runs in a trainer's pod: what can be reached from there? Prints a JSON object.
 
-Arguments: a JSON object {"connect": {name: [host, port]}, "fetch": {name: URL}, "write": [folder], "folder": path}. A connection is "open", or the error's
-name; of a URL the status or the error's name is told.
+Arguments: a JSON object {"connect": {name: [host, port]}, "fetch": {name: URL}, "write": [folder], "folder": path}.
+A connection is "open", or the error's name; of a URL the status or the error's name is told; of the folder, its files.
 """
 
 import json
