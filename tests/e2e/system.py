@@ -37,11 +37,24 @@ class System:
 
     # -- As an operator ----------------------------------------------------------------------------------------------
 
-    def manage(self, *arguments: str, given: str = "", seconds: float = 180) -> str:
+    def worker(self) -> str:
+        """The newest worker that is ready: `deploy/worker` may mean one that is on its way out."""
+
+        def look() -> str:
+            pods = [
+                pod
+                for pod in self.cluster.running_pods(BLOG, "app.kubernetes.io/name=worker")
+                if all(status["ready"] for status in pod["status"].get("containerStatuses", []))
+            ]
+            if not pods:
+                raise NotYet("none is ready")
+            return name_of(max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])))
+
+        return wait_until("a worker", look, 300 * PATIENCE)
+
+    def manage(self, *arguments: str, seconds: float = 180) -> str:
         """`manage.py` in a worker's pod, as docs/operations.md has it."""
-        return self.cluster.exec(
-            BLOG, "deploy/worker", "python", "manage.py", *arguments, given=given, seconds=seconds
-        )
+        return self.cluster.exec(BLOG, self.worker(), "python", "manage.py", *arguments, seconds=seconds)
 
     def status(self, run: int | None = None) -> dict[str, Any]:
         chosen = [str(run)] if run is not None else []

@@ -118,7 +118,7 @@ def test_an_operator_makes_a_superuser_who_signs_in_to_the_admin(system: System,
     name = f"operator-{secrets.token_hex(4)}"
     system.cluster.exec(
         BLOG,
-        "deploy/worker",
+        system.worker(),
         *("env", f"DJANGO_SUPERUSER_PASSWORD={password}", "python", "manage.py", "createsuperuser"),
         *("--noinput", "--username", name, "--email", f"{name}@blog.example"),
     )
