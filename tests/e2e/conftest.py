@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from infra.k8s.kubectl import ReleaseError, kubectl_program
 from tests.e2e.cluster import Cluster, ClusterError, say
-from tests.e2e.system import BLOG, PATIENCE, TRAINING, System
+from tests.e2e.system import BLOG, CLUSTER_SCOPED, PATIENCE, TRAINING, System
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +27,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(7200 * PATIENCE))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """After a failure, how the cluster stands at that moment: nothing of it is left later."""
+    report = yield
+    if (
+        report.failed
+        and call.when == "call"
+        and os.environ.get("E2E") == "1"
+        and Path(__file__).parent in item.path.parents
+    ):
+        for namespace in (BLOG, TRAINING):
+            report.sections.append((f"pods and events of {namespace}", describe_namespace(namespace)))
+    return report
+
+
+def describe_namespace(namespace: str) -> str:
+    cluster, told = Cluster(), []
+    for what in (["pods", "-o", "wide"], ["events", "--sort-by=.lastTimestamp"]):
+        try:
+            told.append(cluster.kubectl("get", "-n", namespace, *what, seconds=20)[-6000:])
+        except ClusterError as error:
+            told.append(str(error))
+    return "\n".join(told)
 
 
 @dataclass
@@ -102,9 +129,7 @@ def system(cluster: Cluster) -> Iterator[System]:
         )
     try:
         if not standing:
-            cluster.kubectl("apply", "-f", "infra/k8s/base/namespaces.yaml")
-            make("secrets")
-            make("deploy")
+            deploy_everything(cluster)
         with cluster.forward(BLOG, "service/gateway", 80) as gateway:
             yield System(cluster, gateway)
     finally:
@@ -112,17 +137,19 @@ def system(cluster: Cluster) -> Iterator[System]:
             remove_everything(cluster)
 
 
+def deploy_everything(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-f", "infra/k8s/base/namespaces.yaml")
+    make("secrets")
+    try:
+        make("deploy")
+    except pytest.fail.Exception:
+        say(describe_namespace(BLOG))
+        raise
+
+
 def remove_everything(cluster: Cluster) -> None:
-    """Namespaces go with all that is in them, volumes and runs included; what belongs to no namespace is named too."""
+    """Namespaces go with all that is in them, volumes and runs included."""
     say("removing everything")
-    manifests = make("manifests")
-    cluster.kubectl(
-        "delete",
-        "-f",
-        "-",
-        "--ignore-not-found",
-        "--wait=true",
-        "--timeout=900s",
-        given=manifests,
-        seconds=920,
-    )
+    for kind, names in CLUSTER_SCOPED.items():
+        wait = ["--ignore-not-found", "--wait=true", "--timeout=900s"]
+        cluster.kubectl("delete", kind.lower(), *names, *wait, seconds=920)

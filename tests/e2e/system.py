@@ -14,6 +14,8 @@ from blog_site.demo.browser import VisitFailed, Visitor
 from tests.e2e.cluster import Cluster, Forward, NotYet, wait_until
 
 BLOG, TRAINING = "huisheng", "huisheng-training"
+# What belongs to no namespace, by kind: all that has to be deleted for nothing to be left.
+CLUSTER_SCOPED = {"Namespace": (BLOG, TRAINING), "PriorityClass": ("huisheng-training",)}
 PATIENCE = float(os.environ.get("E2E_SECONDS", "1"))
 TROUBLE = (httpx.HTTPError, VisitFailed)
 

@@ -14,6 +14,7 @@ from django.core.management import get_commands, load_command_class
 from infra.k8s import release
 from infra.k8s.make_secrets import make_secrets
 from infra.k8s.rendering import Release
+from tests.e2e.system import CLUSTER_SCOPED
 from tests.infra.k8s.conftest import REPOSITORY, Render
 from tests.infra.k8s.manifests import Manifests
 from tests.operations import E2E, LOOKS, MANUAL, TEST, Command, read_operations
@@ -216,6 +217,16 @@ def test_what_is_said_to_be_done_on_a_cluster_is_done_there(command: Command) ->
             )
             return
     pytest.fail(f"{command.text}: DONE_BY_E2E says nothing about it")
+
+
+def test_the_cluster_tests_remove_all_that_belongs_to_no_namespace(manifests: Manifests) -> None:
+    theirs = {
+        (found["kind"], found["metadata"]["name"])
+        for found in manifests.objects
+        if "namespace" not in found["metadata"]
+    }
+
+    assert theirs == {(kind, name) for kind, names in CLUSTER_SCOPED.items() for name in names}
 
 
 @pytest.mark.parametrize("command", named(of_kind(LOOKS)))
