@@ -1,10 +1,10 @@
 """The whole system on the cluster that KUBECONFIG names, deployed once for all tests and taken away afterwards.
 
 Settings, from the environment: OVERLAY (local), REGISTRY and TAG of images that the nodes can pull or have, E2E_SECONDS
-(a factor for all waits, 1), E2E_KEEP=1 to leave the system standing, E2E_REUSE=1 to use one that stands, E2E_NEXT_TAG of
-another release to upgrade to (else the same one with another setting), E2E_ROUNDS of the run in which pods are killed
-(200), E2E_NETWORK_POLICIES=0 where the cluster is known not to enforce them. COMPONENTS, OTHER_IMAGES and SETTINGS reach
-`make deploy` as they are.
+(a factor for all waits, 1), E2E_KEEP=1 to leave the system standing, E2E_REUSE=1 to use one that stands, E2E_NEXT_TAG
+of another release to upgrade to (else the same one with another setting), E2E_ROUNDS of the run in which pods are
+killed (200), E2E_NETWORK_POLICIES=0 where the cluster is known not to enforce them. COMPONENTS, OTHER_IMAGES and
+SETTINGS reach `make deploy` as they are.
 """
 
 from __future__ import annotations

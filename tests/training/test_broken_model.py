@@ -11,7 +11,8 @@ from django.core.management import call_command
 from blog_site.training.models import ModelVersion, Rollout
 from blog_site.training.rollout import advance_rollout, promote_model
 from federated.store import FolderStore
-from tests.training.doors import answering_model, free_port, real_service, wait_until
+from tests.servers import find_free_port, wait_until
+from tests.training.doors import answering_model, real_service
 
 PROGRAM = Path(__file__).parents[1] / "e2e" / "inside" / "promote_broken_model.py"
 
@@ -26,7 +27,7 @@ def test_the_broken_model_of_the_cluster_tests_is_refused_by_the_service_for_its
 ) -> None:
     good = ModelVersion.objects.create(digest=stored[0], metrics={"macro_f1": 0.5}, size_bytes=1)
     first = promote_model(model_version=good, actor="test")
-    with real_service(store.root.as_uri(), free_port(), tmp_path / "log") as url:
+    with real_service(store.root.as_uri(), find_free_port(), tmp_path / "log") as url:
         settings.INFERENCE_URL = url
         wait_until(lambda: see(first) == Rollout.State.DONE, "the good model answers")
 
