@@ -74,8 +74,8 @@ def test_no_pod_was_refused_or_restarted_while_coming_up(system: System, story: 
         event["message"]
         for namespace in (BLOG, TRAINING)
         for event in system.cluster.list("events", namespace)
-        # By Pod Security, a quota, a webhook. No FailedMount, no Failed: in a new namespace a volume may come before the
-        # certificates that the cluster puts into it, and a registry be away; both are tried again.
+        # By Pod Security, a quota, a webhook. No FailedMount, no Failed: in a new namespace a volume may come before
+        # the certificates that the cluster puts into it, and a registry may be away; both are tried again.
         if event["reason"] in ("FailedCreate", "FailedValidation")
     ]
     assert (restarts, refused) == ({}, [])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.once
 INSIDE = Path(__file__).parents[1] / "e2e" / "inside"
 
 
