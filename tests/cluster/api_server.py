@@ -332,7 +332,7 @@ class Handler(BaseHTTPRequestHandler):
     # -- Lists ---------------------------------------------------------------------------------------------------------
 
     def _selected(self, objects: Objects, plural: str, namespace: str) -> list[Object]:
-        return [found for found in objects.all(plural, namespace or None) if self._fits(plural, found)]
+        return objects.all(plural, namespace or None, lambda found: self._fits(plural, found))
 
     def _fits(self, plural: str, value: Object) -> bool:
         return fits_labels(value, self.query.get("labelSelector", "")) and fits_fields(

@@ -229,11 +229,7 @@ class JobController:
             self._expire(job)
             return
         spec, status = job["spec"], dict(job.get("status", {}))
-        pods = [
-            pod
-            for pod in self.objects.all("pods", job["metadata"]["namespace"])
-            if owner_uid(pod) == job["metadata"]["uid"]
-        ]
+        pods = self.objects.owned_by(job, "pods")
         self._count(job, status, pods)
         active = [pod for pod in pods if pod.get("status", {}).get("phase") not in TERMINAL]
         failure = self._failure(job, status)
@@ -373,11 +369,7 @@ class DeploymentController:
         if "deletionTimestamp" in metadata or spec.get("paused"):
             return
         namespace = metadata["namespace"]
-        owned = [
-            found
-            for found in self.objects.all("replicasets", namespace)
-            if owner_uid(found) == metadata["uid"]
-        ]
+        owned = self.objects.owned_by(deployment, "replicasets")
         newest = self._newest(deployment, owned)
         old = [found for found in owned if found["metadata"]["uid"] != newest["metadata"]["uid"]]
         pods = {found["metadata"]["name"]: self._pods(found) for found in (newest, *old)}
@@ -450,9 +442,8 @@ class DeploymentController:
     def _pods(self, replica_set: Object) -> list[Object]:
         return [
             pod
-            for pod in self.objects.all("pods", replica_set["metadata"]["namespace"])
-            if owner_uid(pod) == replica_set["metadata"]["uid"]
-            and "deletionTimestamp" not in pod["metadata"]
+            for pod in self.objects.owned_by(replica_set, "pods")
+            if "deletionTimestamp" not in pod["metadata"]
             and pod.get("status", {}).get("phase") not in TERMINAL
         ]
 
@@ -619,13 +610,6 @@ def reference(api_version: str, kind: str, owner: Object) -> Object:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-
-
-def owner_uid(value: Object) -> str | None:
-    return next(
-        (owner["uid"] for owner in value["metadata"].get("ownerReferences", []) if owner.get("controller")),
-        None,
-    )
 
 
 def owner_name(value: Object) -> str | None:

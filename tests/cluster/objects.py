@@ -111,7 +111,10 @@ class Change:
 
 
 class Objects:
-    """The cluster's memory. All methods may be called from any thread."""
+    """The cluster's memory. All methods may be called from any thread.
+
+    What it keeps is never changed, only exchanged, so that memory and history share it; what it hands out is a copy.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
@@ -145,13 +148,24 @@ class Objects:
             raise Refused(404, "NotFound", f'{group_name(plural)} "{name}" not found')
         return found
 
-    def all(self, plural: str | None = None, namespace: str | None = None) -> list[Object]:
+    def all(
+        self,
+        plural: str | None = None,
+        namespace: str | None = None,
+        fits: Callable[[Object], bool] = lambda found: True,
+    ) -> list[Object]:
+        """What there is, by name; `fits` says which, and changes nothing."""
         with self.changed:
             return [
                 copy_of(found)
                 for (of, within, _name), found in sorted(self._objects.items())
-                if plural in (None, of) and namespace in (None, within)
+                if plural in (None, of) and namespace in (None, within) and fits(found)
             ]
+
+    def owned_by(self, owner: Object, plural: str) -> list[Object]:
+        """What a controller has made for an object."""
+        metadata = owner["metadata"]
+        return self.all(plural, metadata["namespace"], lambda found: owner_uid(found) == metadata["uid"])
 
     def names(self, namespace: str | None = None) -> list[str]:
         """Everything there is but events, as "jobs/run-1-aggregator"."""
@@ -303,10 +317,11 @@ class Objects:
         key = (plural, value["metadata"]["namespace"], value["metadata"]["name"])
         self.version = next(self._versions) + 1
         value["metadata"]["resourceVersion"] = str(self.version)
-        before, self._objects[key] = self._objects.get(key), copy_of(value)
-        self._history.append(Change(self.version, kind, plural, copy_of(value), before))
+        before, kept = self._objects.get(key), copy_of(value)
+        self._objects[key] = kept
+        self._history.append(Change(self.version, kind, plural, kept, before))
         self.changed.notify_all()
-        return copy_of(value)
+        return value
 
     # -- Owners ------------------------------------------------------------------------------------------------------
 
@@ -349,6 +364,13 @@ class Objects:
                     self.forget(plural, namespace, name)
                     done = True
             return done
+
+
+def owner_uid(value: Object) -> str | None:
+    return next(
+        (owner["uid"] for owner in value["metadata"].get("ownerReferences", []) if owner.get("controller")),
+        None,
+    )
 
 
 def is_alive(pod: Object) -> bool:
