@@ -65,7 +65,7 @@ def test_a_broker_that_is_down_neither_raises_nor_holds_the_request(make_app, de
 
     assert not queue.nudge(TASKS, 1)
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

