@@ -83,7 +83,7 @@ def test_the_archive_lists_a_year_by_months(client: Client) -> None:
     assert "旧文" not in newest
     assert "旧文" in older
     assert "2024年3月" in older
-    assert client.get("/archive/", {"year": "9" * 40}).status_code == 200
+    assert client.get("/archive/", {"year": "9" * 5000}).status_code == 200
 
 
 @pytest.mark.django_db
