@@ -19,6 +19,11 @@ from .models import Article, ArticleQuerySet, Category
 NEWEST = 20
 
 
+def newest_articles(**of: Any) -> ArticleQuerySet:
+    """The newest public articles of a category or an author, or of all."""
+    return Article.objects.published().with_people().filter(**of)[:NEWEST]
+
+
 class ArticleFeed(Feed):
     """The newest articles, whole: a reader of feeds need not come here to read."""
 
@@ -31,7 +36,7 @@ class ArticleFeed(Feed):
         return reverse("articles:home")
 
     def items(self, what: Any = None) -> ArticleQuerySet:
-        return Article.objects.published().with_people()[:NEWEST]
+        return newest_articles()
 
     def item_title(self, item: Article) -> str:
         return item.title
@@ -72,7 +77,7 @@ class CategoryFeed(ArticleFeed):
         return what.get_absolute_url()
 
     def items(self, what: Category) -> ArticleQuerySet:
-        return Article.objects.published().with_people().filter(category=what)[:NEWEST]
+        return newest_articles(category=what)
 
 
 class AuthorFeed(ArticleFeed):
@@ -89,4 +94,4 @@ class AuthorFeed(ArticleFeed):
         return reverse("articles:author", args=[what.username])
 
     def items(self, what: User) -> ArticleQuerySet:
-        return Article.objects.published().with_people().filter(author=what)[:NEWEST]
+        return newest_articles(author=what)

@@ -32,6 +32,7 @@ _BEFORE_HIT: Final = 24  # characters of a snippet before the first hit
 _CJK: Final = (
     "\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
 )
+_ONE_CJK: Final = re.compile(f"[{_CJK}]")
 _RUNS: Final = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _LONGEST_WORD: Final = 40  # characters of a Latin word that count: InnoDB's index takes 84 bytes of one
 
@@ -59,7 +60,7 @@ def _words_of_run(run: str) -> Iterator[str]:
 
 
 def _is_cjk(character: str) -> bool:
-    return re.match(f"[{_CJK}]", character) is not None
+    return _ONE_CJK.match(character) is not None
 
 
 def _code(character: str) -> str:
@@ -94,11 +95,16 @@ def index_article(article: Article) -> None:
     if article.status != Article.Status.PUBLISHED:
         SearchEntry.objects.filter(article=article).delete()
         return
-    title = make_words(article.title)
-    body = make_words(f"{article.summary}\n{read_html(article.body_html)}")
-    # The body's words include the title's: a query may name something of each.
-    fields = {"title_words": " ".join(title), "all_words": " ".join([*title, *body])}
+    fields = list_words(article.title, article.summary, article.body_html)
     SearchEntry.objects.update_or_create(article=article, defaults=fields)
+
+
+def list_words(title: str, summary: str, body_html: str) -> dict[str, str]:
+    """Give the columns of an article's shadow row."""
+    of_title = make_words(title)
+    of_body = make_words(f"{summary}\n{read_html(body_html)}")
+    # The title's words twice: a query may name something of each.
+    return {"title_words": " ".join(of_title), "all_words": " ".join([*of_title, *of_body])}
 
 
 def search_articles(query: str) -> ArticleQuerySet:

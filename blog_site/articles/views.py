@@ -56,7 +56,7 @@ def author(request: HttpRequest, username: str) -> HttpResponse:
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
     query = " ".join(request.GET.get("q", "").split())[:MAX_QUERY_CHARACTERS]
-    page = Paginator(search_articles(query).with_people(), ARTICLES_PER_PAGE).get_page(
+    page = Paginator(search_articles(query).with_people().defer("body_markdown"), ARTICLES_PER_PAGE).get_page(
         request.GET.get("page")
     )
     echoes = listen(page.object_list)

@@ -36,16 +36,13 @@ def remove_indexes(apps, schema_editor):
 
 
 def index_articles(apps, schema_editor):
-    from blog_site.articles.search import make_words, read_html
+    from blog_site.articles.search import list_words
 
     entries = apps.get_model("articles", "SearchEntry")
     published = apps.get_model("articles", "Article").objects.filter(status="published")
     for article in published.iterator(chunk_size=200):
-        title = make_words(article.title)
-        body = make_words(f"{article.summary}\n{read_html(article.body_html)}")
-        entries.objects.create(
-            article=article, title_words=" ".join(title), all_words=" ".join([*title, *body])
-        )
+        words = list_words(article.title, article.summary, article.body_html)
+        entries.objects.create(article=article, **words)
 
 
 class Migration(migrations.Migration):
