@@ -235,9 +235,7 @@ def _apply(rollout: Rollout, state: DeploymentState) -> Verdict:
         )
         if not recorded:  # ended meanwhile
             return WAITING
-        deployment().set_image(
-            state, rollout.image, _annotations(rollout.model_version, rollout, state.image)
-        )
+        deployment().set_image(state, rollout.image, _annotations(rollout, state.image))
     if not _update(
         rollout, applied_at=timezone.now()
     ):  # ended in this moment, and what was done since is undone
@@ -256,16 +254,21 @@ def _way_back(rollout: Rollout, state: DeploymentState) -> str:
     return state.image
 
 
-def _annotations(
-    model_version: ModelVersion | None, rollout: Rollout, previous: str
-) -> dict[str, str | None]:
+def _annotations(rollout: Rollout, previous: str) -> dict[str, str | None]:
     kind, _, number = rollout.actor.partition(":")
     run = f"run-{number}" if kind == "run" else None  # as Run.key() names it
+    return make_annotations(rollout.model_version, base_image=rollout.base_image, previous=previous, run=run)
+
+
+def make_annotations(
+    model_version: ModelVersion | None, *, base_image: str, previous: str, run: str | None = None
+) -> dict[str, str | None]:
+    """What the Deployment says of the image that it names; None takes an annotation away."""
     return {
         MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
         RUN_ANNOTATION: run,
         PREVIOUS_ANNOTATION: previous,
-        BASE_ANNOTATION: rollout.base_image or None,
+        BASE_ANNOTATION: base_image or None,
     }
 
 

@@ -16,16 +16,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from blog_site.training.deployment import (
-    BASE_ANNOTATION,
-    MODEL_ANNOTATION,
-    PREVIOUS_ANNOTATION,
-    RUN_ANNOTATION,
     ClusterError,
     Conflict,
     DeploymentState,
     has_cluster_access,
 )
-from blog_site.training.image_rollout import deployment, is_base_image, last_served
+from blog_site.training.image_rollout import deployment, is_base_image, last_served, make_annotations
 from blog_site.training.models import ModelVersion, Rollout
 
 log = logging.getLogger(__name__)
@@ -63,12 +59,8 @@ def _put_back(rollout: Rollout) -> None:
 
 def _set_known_image(state: DeploymentState, image: str, model_version: ModelVersion | None) -> None:
     known = Rollout.objects.filter(image=image).first()
-    annotations = {
-        MODEL_ANNOTATION: model_version.digest if model_version is not None else None,
-        RUN_ANNOTATION: None,
-        PREVIOUS_ANNOTATION: state.image,
-        BASE_ANNOTATION: known.base_image if known is not None else None,
-    }
+    base_image = known.base_image if known is not None else ""
+    annotations = make_annotations(model_version, base_image=base_image, previous=state.image)
     deployment().set_image(state, image, annotations)
 
 

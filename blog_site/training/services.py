@@ -439,12 +439,16 @@ def sweep_runs() -> None:
     """Stop what has been left of runs that have ended, or that nobody knows: a worker may die amid anything."""
     if not federation.launcher_in_reach():
         return
-    for run in Run.objects.unstopped():
-        stop_run(run)
+    _stop_ended_runs()
     try:
         _stop_orphans(federation.launcher())
     except federation.LauncherError as error:
         log.warning("what is left of runs cannot be swept now: %s", error)
+
+
+def _stop_ended_runs() -> None:
+    for run in Run.objects.unstopped():
+        stop_run(run)
 
 
 def _stop_orphans(launcher: federation.Launcher) -> None:
@@ -514,8 +518,7 @@ def advance_everything() -> None:
         advance_run(run)
     if settings.MODEL_ROLLOUT == "image":
         tend_deployment()
-    for ended in Run.objects.unstopped():
-        stop_run(ended)
+    _stop_ended_runs()
     for rollout in Rollout.objects.filter(state=Rollout.State.WAITING).select_related(
         "model_version", "previous"
     ):
