@@ -35,6 +35,7 @@ from federated.store import (
     artifact_path,
     damaged,
     lay_out_shard,
+    made_whole_file,
     make_pointer,
     read_manifest,
     read_pointer,
@@ -324,21 +325,6 @@ def shown_address(url: str) -> str:
 def trusted(scheme: str) -> ssl.SSLContext:
     """What a server must prove. To read what the system trusts takes a while, and http:// does not need it."""
     return ssl.create_default_context() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@contextlib.contextmanager
-def made_whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when the block ends well and is gone otherwise. Raises OSError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 STORE_URL_VARIABLE: Final = "ARTIFACT_STORE_URL"
@@ -328,20 +328,24 @@ def damaged(where: str, found: str, digest: str) -> StoreError:
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write these parts as a file: a reader sees the old one or the new one, and a full disk leaves no half of it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with made_whole_file(path) as file:
+            file.writelines(parts)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
+
+
+@contextlib.contextmanager
+def made_whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends well and is gone otherwise. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        try:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:  # also a signal's
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        if isinstance(error, OSError):
-            raise StoreError(f"cannot write {path}: {error}") from error
-        raise
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, target)
+        except BaseException:  # also a signal's
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
+            raise
