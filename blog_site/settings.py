@@ -265,6 +265,10 @@ ARTIFACT_STORE_TOKEN = env.str("ARTIFACT_STORE_TOKEN", default="")
 ARTIFACT_STORE_RUN_TOKEN = env.str("ARTIFACT_STORE_RUN_TOKEN", default="")
 ARTIFACT_STORE_SIGNING_KEY = env.str("ARTIFACT_STORE_SIGNING_KEY", default="")
 
+# Beyond so many, old runs' shards and old models' files are removed every night (training/pruning.py).
+STORE_KEEP_RUNS = env.int("STORE_KEEP_RUNS", default=20)
+STORE_KEEP_MODELS = env.int("STORE_KEEP_MODELS", default=10)
+
 TRAINING_LAUNCHER = env.str("TRAINING_LAUNCHER", default="local")  # local | kubernetes
 TRAINING_RUNS_DIR = VAR_DIR / "runs"  # of the launcher `local`
 TRAINING_MIN_LABELS = env.int("TRAINING_MIN_LABELS", default=50)

@@ -93,6 +93,9 @@ class HttpStore:
         self._fetch(shard_path(digest), target, digest)
         return target
 
+    def delete_shard(self, digest: str) -> None:
+        self._delete(shard_path(digest))
+
     def has_artifact(self, digest: str) -> bool:
         return self._size(artifact_path(digest, MANIFEST)) is not None
 
@@ -116,6 +119,16 @@ class HttpStore:
         for name, (_, expected) in verify_artifact(folder, digest).items():
             self._keep(artifact_path(digest, name), folder / name, expected)
         self._keep(artifact_path(digest, MANIFEST), folder / MANIFEST, digest)
+
+    def delete_artifact(self, digest: str) -> None:
+        path = artifact_path(digest, MANIFEST)
+        try:
+            files = read_manifest(self._read(path), digest, self._name(path))
+        except MissingFile:
+            return
+        # The manifest last: where this breaks off, the next call still knows what is left.
+        for name in [*files, MANIFEST]:
+            self._delete(artifact_path(digest, name))
 
     def put_report(self, digest: str, name: str, content: bytes) -> None:
         self._put(report_path(digest, name), content)
@@ -199,6 +212,15 @@ class HttpStore:
                 check(http.put(url, content=chunks, headers={"Content-Length": str(size)}))
 
         self._patiently(put, url)
+
+    def _delete(self, path: str) -> None:
+        url = self._url(path)
+
+        def delete(http: httpx.Client) -> None:
+            with contextlib.suppress(MissingFile):  # the answer to an earlier attempt may have been lost
+                check(http.delete(url))
+
+        self._patiently(delete, url)
 
     def _patiently(self, ask: Callable[[httpx.Client], T], url: str) -> T:
         return ask_patiently(ask, url, self._patience_seconds, self._headers)

@@ -59,6 +59,9 @@ class Store(Protocol):
     def fetch_shard(self, digest: str, into: Path) -> Path:
         """Give a file that holds the shard: the store's own, or one that is fetched into a folder and verified."""
 
+    def delete_shard(self, digest: str) -> None:
+        """Remove a shard; one that is not there is no error."""
+
     def has_artifact(self, digest: str) -> bool:
         """Whether the artifact is there, whole."""
 
@@ -67,6 +70,9 @@ class Store(Protocol):
 
     def put_artifact(self, digest: str, folder: Path) -> None:
         """Keep the artifact that a folder holds, after verifying it."""
+
+    def delete_artifact(self, digest: str) -> None:
+        """Remove an artifact that nothing serves; one that is not there, or only in part, is no error."""
 
     def put_report(self, digest: str, name: str, content: bytes) -> None:
         """Keep a file of the report on an artifact, in place of an earlier one."""
@@ -117,6 +123,12 @@ class FolderStore:
     def fetch_shard(self, digest: str, into: Path) -> Path:
         return self.shard(digest)  # verified by nobody: on this machine it was written whole
 
+    def delete_shard(self, digest: str) -> None:
+        try:
+            self.shard(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {self.shard(digest)}: {error}") from error
+
     def has_artifact(self, digest: str) -> bool:
         return self.artifact(digest).is_dir()
 
@@ -147,6 +159,16 @@ class FolderStore:
             os.replace(partial, self.artifact(digest))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def delete_artifact(self, digest: str) -> None:
+        folder, going = self.artifact(digest), self.artifacts / f".{digest}.going"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, going)  # gone at once for whoever looks, whatever happens next
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(going)
+        except OSError as error:
+            raise StoreError(f"cannot remove {folder}: {error}") from error
 
     def put_report(self, digest: str, name: str, content: bytes) -> None:
         write_whole(self.root / report_path(digest, name), content)

@@ -36,7 +36,12 @@ from blog_site.training.deployment import (
     has_cluster_access,
 )
 from blog_site.training.federation import StoreError, artifact_store
-from blog_site.training.model_image import Destination, ModelDamaged, push_model_image
+from blog_site.training.model_image import (
+    Destination,
+    ModelDamaged,
+    delete_model_image,
+    push_model_image,
+)
 from blog_site.training.models import ModelVersion, Rollout
 from blog_site.training.registry import RegistryAccess, RegistryError, parse_reference
 
@@ -191,6 +196,11 @@ def _wait_for_image(rollout: Rollout, problem: str) -> Verdict:
     if _is_overdue(rollout):
         return Verdict(Rollout.State.FAILED, problem, blames_model=False)
     return WAITING
+
+
+def delete_image(image: str) -> bool:
+    """Delete an image that no rollout will go back to; False where that is not ours to do. Raises RegistryError."""
+    return settings.MODEL_ROLLOUT == "image" and delete_model_image(image, _destination())
 
 
 def _destination() -> Destination:

@@ -26,9 +26,11 @@ from blog_site.training.registry import (
     OCI_INDEX,
     ImageReference,
     Manifest,
+    MissingInRegistry,
     RegistryAccess,
     RegistryClient,
     RegistryError,
+    parse_reference,
     sha256_digest,
 )
 
@@ -214,6 +216,27 @@ def push_model_image(
         with _Appender(base, destination, layer, digest) as appender:
             image = appender.append()
     return destination.repository.at(image)
+
+
+def delete_model_image(image: str, destination: Destination) -> bool:
+    """Delete a model's image, and those of its platforms; False where the registry deletes nothing, or it is not ours.
+
+    `image` is named as the nodes pull it. Its layers are the registry's to collect. Raises RegistryError.
+    """
+    reference, ours = parse_reference(image), destination.repository
+    if not reference.digest or reference.name() != ours.name():
+        return False
+    repository = destination.push.repository
+    with RegistryClient(destination.push.registry, destination.access) as client:
+        try:
+            manifest = client.get_manifest(repository, reference.digest)
+            listed = _parse(manifest.content, image).get("manifests", [])
+            return all(
+                client.delete_manifest(repository, digest)
+                for digest in (reference.digest, *(entry["digest"] for entry in listed))
+            )
+        except MissingInRegistry:
+            return True
 
 
 class _Appender:

@@ -26,12 +26,24 @@ class Site(models.Model):
         return self.name
 
 
+class Kept(models.Model):
+    """A row with files in the store, which are let go of some day: see pruning.py."""
+
+    let_go_at = models.DateTimeField(
+        _("清理时间"), null=True, blank=True, editable=False
+    )  # not used from then on
+    gone_at = models.DateTimeField(null=True, blank=True, editable=False)  # the files are removed
+
+    class Meta:
+        abstract = True
+
+
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
     def champion(self) -> ModelVersion | None:
         return self.filter(champion_slot=ONLY).first()
 
 
-class ModelVersion(models.Model):
+class ModelVersion(Kept):
     """A registered artifact. Everything but its standing is fixed when the row is made."""
 
     class State(models.TextChoices):
@@ -79,7 +91,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(active_slot=None, stopped_at=None)
 
 
-class Run(models.Model):
+class Run(Kept):
     """One training job from start to registered model. `active_slot` lets the database hold one run at a time."""
 
     class State(models.TextChoices):
@@ -157,7 +169,8 @@ class Run(models.Model):
 
     def may_resume(self) -> bool:
         """It failed or was stopped after its shards were cut, before there was a model."""
-        return self.state == self.State.FAILED and bool(self.heldout_digest) and self.model_version_id is None
+        cut = bool(self.heldout_digest) and self.let_go_at is None
+        return self.state == self.State.FAILED and cut and self.model_version_id is None
 
 
 class RunSite(models.Model):

@@ -55,6 +55,10 @@ class RegistryError(Exception):
         self.permanent = permanent
 
 
+class MissingInRegistry(RegistryError):
+    """The registry answers, and holds no such thing."""
+
+
 @dataclass(frozen=True)
 class ImageReference:
     """The name of an image, like registry.example:5000/huisheng-inference:1.2 or …@sha256:…"""
@@ -181,6 +185,13 @@ class RegistryClient:
                 f"{self.host} stored {manifest.digest()} as {stored}: it changes what it is given",
                 permanent=True,
             )
+
+    def delete_manifest(self, repository: str, digest: str) -> bool:
+        """Delete a manifest by its digest, if it is there; False where the registry deletes nothing (405)."""
+        url = self._url(repository, f"manifests/{digest}")
+        response = self._ask("DELETE", url, (f"repository:{repository}:delete",))
+        self._expect(response, (200, 202, 404, 405), f"to delete {repository}@{digest}")
+        return response.status_code != 405
 
     # -- Blobs -------------------------------------------------------------------------------------------------------
 
@@ -482,7 +493,8 @@ class RegistryClient:
         if status == _TOO_LARGE:
             raise _BodyTooLarge(f"{self.host} answered 413 when asked {asked}", permanent=True)
         permanent = 400 <= status < 500 and status not in _WORTH_ANOTHER
-        raise RegistryError(
+        error = MissingInRegistry if status == 404 else RegistryError
+        raise error(
             f"{self.host} answered {status} when asked {asked}: {_first_error(response)}", permanent=permanent
         )
 

@@ -42,7 +42,7 @@ def promote_model(*, model_version: ModelVersion, actor: str, instead_of: object
     `instead_of`: the champion that the caller compared it with (None: there was none); ChampionChanged when it is
     another one by now.
     """
-    if not artifact_store().has_artifact(model_version.digest):
+    if model_version.let_go_at or not artifact_store().has_artifact(model_version.digest):
         raise RolloutRefused(f"模型 {model_version.short_digest()} 的文件已不在仓库中，无法上线")
     try:
         with transaction.atomic():
@@ -104,9 +104,9 @@ def _move_champion(*, to: ModelVersion, actor: str, instead_of: object) -> Rollo
             raise RolloutRefused("在用模型刚刚被别处更换，请刷新后再试")
     # Conditional: on MySQL, somebody who promoted the same model meanwhile would only make this one wait for a row
     # that already is the champion.
-    free = ModelVersion.objects.filter(pk=to.pk, champion_slot__isnull=True)
+    free = ModelVersion.objects.filter(pk=to.pk, champion_slot__isnull=True, let_go_at=None)
     if free.update(champion_slot=ONLY, state=ModelVersion.State.CHAMPION, state_reason="") != 1:
-        raise RolloutRefused(f"模型 {to.short_digest()} 已经在用")
+        raise RolloutRefused(f"模型 {to.short_digest()} 已经在用，或者它的文件刚被清理")
     to.refresh_from_db()
     # A rollout that is still waiting is overtaken: nobody will see its model any more.
     Rollout.objects.filter(state=Rollout.State.WAITING).update(

@@ -6,7 +6,7 @@ import logging
 
 from celery import shared_task
 
-from blog_site.training import services
+from blog_site.training import pruning, services
 
 log = logging.getLogger(__name__)
 
@@ -27,3 +27,8 @@ def retrain() -> None:
         services.start_run(trigger="beat")
     except services.TrainingError as reason:
         log.info("no retraining now: %s", reason)
+
+
+@shared_task(name="training.prune", expires=3600)
+def prune() -> None:
+    pruning.prune()

@@ -136,9 +136,21 @@ def test_a_run_writes_its_diary_again_and_again(http: httpx.Client, kept: Path) 
         assert (kept / PATHS["runs"][1:]).read_bytes() == content
 
 
-@pytest.mark.parametrize(
-    "method", ["POST", "PATCH", "DELETE", "MKCOL", "COPY", "MOVE", "OPTIONS", "PROPFIND"]
-)
+@pytest.mark.parametrize(("caller", "area"), itertools.product(CALLERS, PATHS))
+def test_only_the_blog_deletes_and_only_what_a_digest_names(
+    http: httpx.Client, kept: Path, caller: str, area: str
+) -> None:
+    answer = http.delete(PATHS[area], headers=CALLERS[caller])
+    if caller == "blog" and area in ("artifacts", "shards"):
+        assert answer.status_code == 204
+        assert PATHS[area][1:] not in files_under(kept)
+        assert http.delete(PATHS[area], headers=CALLERS[caller]).status_code == 404
+    else:
+        assert answer.status_code == (403 if caller in MAY_WRITE else 401)
+        assert PATHS[area][1:] in files_under(kept)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "MKCOL", "COPY", "MOVE", "OPTIONS", "PROPFIND"])
 def test_there_is_no_other_way_to_change_anything(http: httpx.Client, kept: Path, method: str) -> None:
     for path in PATHS.values():
         headers = {**bearer(BLOG_TOKEN), "Destination": f"http://store{PATHS['champion']}"}
@@ -173,8 +185,8 @@ def test_a_signed_address_lets_its_holder_get_that_file_alone(
 ) -> None:
     address = presign(server.url, PATHS[area], SIGNING_KEY, time.time() + 60)
     assert httpx.get(address).content == b"what lies there"
-    for method in ("HEAD", "PUT"):
-        assert httpx.request(method, address, content=b"x").status_code == 403
+    for method in ("HEAD", "PUT", "DELETE"):
+        assert httpx.request(method, address, content=b"x" if method == "PUT" else None).status_code == 403
     query = urlsplit(address).query
     for other, path in PATHS.items():
         if other != area:
