@@ -54,14 +54,14 @@ class StartedProcess:
 
     name: str  # "aggregator" or the site
     pid: int
-    created: float  # seconds since the epoch, as psutil gives it
+    created: str  # as `beginning_of` names the moment
     restarts: int = 0  # how often it was started again
 
     def find(self) -> psutil.Process | None:
         """The living process, or None when it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.created) < 0.1:
+            if beginning_of(process) == self.created:
                 if process.status() != psutil.STATUS_ZOMBIE:
                     return process
                 # Ended, and perhaps our own child: take its exit status, so that the system can forget it.
@@ -307,7 +307,21 @@ def start_process(
         )
     # The process outlives this object by intent; unset, its deletion would warn. `find` takes the true exit status.
     process.returncode = 0
-    return StartedProcess(name, process.pid, psutil.Process(process.pid).create_time())
+    return StartedProcess(name, process.pid, beginning_of(psutil.Process(process.pid)))
+
+
+def beginning_of(process: psutil.Process) -> str:
+    """Name the moment at which a process began, the same whenever it is asked for.
+
+    Not by the time of day: a clock that is set would make another process of every one that runs. Linux counts ticks
+    since the system started (proc(5), field 22 of stat); elsewhere the time of day is all there is.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except FileNotFoundError:
+        return f"{process.create_time():.1f}"  # raises NoSuchProcess where that is why
+    return f"{boot}/{stat.rpartition(b')')[2].split()[19].decode()}"
 
 
 def last_line(path: Path) -> str:

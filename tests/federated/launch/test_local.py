@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -16,7 +18,7 @@ import psutil
 import pytest
 
 import federated.launch.local
-from federated.launch.local import AGGREGATOR, LocalLauncher
+from federated.launch.local import AGGREGATOR, LocalLauncher, StartedProcess, beginning_of
 from federated.protocol import TOKEN_VARIABLE, TOKENS_VARIABLE, ProgressLog, RunSpec, RunStatus
 from federated.store import StoreError
 from tests.federated.conftest import SECRET, SITES, FinishedRun, RunGround
@@ -250,9 +252,25 @@ def record_run_of_the_past(ground: RunGround, pid: int = 999_999_999) -> Path:
     work_dir = ground.root / "runs" / "run-1"
     work_dir.mkdir(parents=True)
     (work_dir / "run.json").write_text(ground.spec().to_json(), encoding="utf-8")
-    aggregator = {"name": "aggregator", "pid": pid, "created": time.time() - 3600}
+    aggregator = {"name": "aggregator", "pid": pid, "created": "an hour ago"}
     (work_dir / "processes.json").write_text(json.dumps({"port": 1, "processes": [aggregator]}))
     return work_dir
+
+
+def test_a_process_is_itself_after_the_clock_was_set(monkeypatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        started = StartedProcess("aggregator", process.pid, beginning_of(psutil.Process(process.pid)))
+        monkeypatch.setattr(
+            psutil._pslinux, "boot_time", lambda: time.time() - 5
+        )  # what a clock set ahead does
+        found = started.find()
+        assert found is not None
+        assert found.pid == process.pid
+        assert replace(started, created=beginning_of(psutil.Process())).find() is None
+    finally:
+        process.communicate(b"\n")
+    assert started.find() is None
 
 
 def test_a_run_that_never_was_is_absent_and_may_be_stopped(ground: RunGround) -> None:
