@@ -132,6 +132,7 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
 REDIS_URL = env.str("REDIS_URL", default="")
+CACHE_IS_SHARED = bool(REDIS_URL)  # else each process has one of its own
 if REDIS_URL:
     CACHES = {
         "default": {
@@ -238,8 +239,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # -- The loop ----------------------------------------------------------------------------------------------------------
 
 COMMENT_MAX_CHARACTERS = 10_000
+COMMENT_EDIT_MINUTES = env.int("COMMENT_EDIT_MINUTES", default=15)  # so long its author may change a comment
 # Tasks that a new comment is queued for, by name: comments know nothing of the apps after them.
 COMMENT_POSTED_TASKS = ["comments.score_comment", "labels.label_comment"]
+# And those that a moderator's decision about a comment is queued for.
+COMMENT_DECIDED_TASKS = ["comments.score_comment", "labels.label_comment", "labels.accept_label"]
 # A comment younger than this may still be on its way through the queue; the sweep leaves it alone.
 SWEEP_AFTER_SECONDS = env.int("SWEEP_AFTER_SECONDS", default=20)
 SWEEP_BATCH = env.int("SWEEP_BATCH", default=200)

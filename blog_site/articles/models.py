@@ -18,6 +18,12 @@ class Category(models.Model):
     slug = models.SlugField(_("网址名"), unique=True)
     name = models.CharField(_("名称"), max_length=40, unique=True)
     description = models.CharField(_("简介"), max_length=200, blank=True)
+    guests_may_comment = models.BooleanField(
+        _("访客可以评论"),
+        default=False,
+        db_default=False,
+        help_text=_("不登录也能评论；审核规则决定是否先审后发"),
+    )
 
     class Meta:
         verbose_name = _("分类")
@@ -101,6 +107,7 @@ class Article(models.Model):
     tags = models.ManyToManyField(Tag, blank=True, related_name="articles", verbose_name=_("标签"))
     status = models.CharField(_("状态"), max_length=10, choices=Status.choices, default=Status.DRAFT)
     published_at = models.DateTimeField(_("发布时间"), null=True, blank=True)
+    comments_open = models.BooleanField(_("开放评论"), default=True, db_default=True)
     created_at = models.DateTimeField(_("创建时间"), auto_now_add=True)
     updated_at = models.DateTimeField(_("更新时间"), auto_now=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.db.models.options import Options
+from django.forms import ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -16,7 +17,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from . import services
-from .models import Comment, CommentQuerySet, Prediction
+from .models import Comment, CommentQuerySet, Decision, Prediction
+
+# What brings a comment to a status, whichever it has.
+ACTIONS_TO = {
+    Comment.Status.VISIBLE: [Decision.Action.APPROVE, Decision.Action.RESTORE],
+    Comment.Status.HIDDEN: [Decision.Action.HIDE],
+    Comment.Status.SPAM: [Decision.Action.MARK_SPAM],
+}
 
 
 class ReadOnlyMixin:
@@ -67,8 +75,13 @@ class CommentAdmin(admin.ModelAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False  # comments come from readers
 
+    def save_model(self, request: HttpRequest, obj: Comment, form: ModelForm, change: bool) -> None:
+        """Change nothing but the status, as a decision."""
+        for action in ACTIONS_TO.get(obj.status, ()):
+            services.decide(comments=[obj], action=action, by=request.user)
+
     def delete_model(self, request: HttpRequest, obj: Comment) -> None:
-        services.delete_comment(comment=obj)
+        services.delete_comment(comment=obj, by=request.user)
 
     @admin.display(description=gettext_lazy("内容"), ordering="text")
     def excerpt(self, comment: Comment) -> str:
@@ -95,12 +108,13 @@ class CommentAdmin(admin.ModelAdmin):
 
     @admin.action(description=gettext_lazy("隐藏"), permissions=["change"])
     def hide(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
-        count = services.hide_comments(comments=queryset)
+        count = services.decide(comments=queryset, action=Decision.Action.HIDE, by=request.user)
         messages.success(request, ngettext("已隐藏 %d 条评论", "已隐藏 %d 条评论", count) % count)
 
     @admin.action(description=gettext_lazy("公开"), permissions=["change"])
     def show(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
-        count = services.show_comments(comments=queryset)
+        actions = ACTIONS_TO[Comment.Status.VISIBLE]
+        count = sum(services.decide(comments=queryset, action=action, by=request.user) for action in actions)
         messages.success(request, ngettext("已公开 %d 条评论", "已公开 %d 条评论", count) % count)
 
 

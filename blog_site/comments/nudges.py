@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from celery import Celery, current_app
+from django.db import transaction
 from kombu import Connection
 from kombu.exceptions import ChannelError, ConnectionError, KombuError
 from kombu.pools import ProducerPool, producers
@@ -86,6 +87,15 @@ def _describe_connection(app: Celery) -> Connection:
             "retry_on_timeout": False,
         }
     return app.connection_for_write(connect_timeout=CONNECT_SECONDS, transport_options=options)
+
+
+def nudge_after_commit(tasks: Sequence[str], row_id: int) -> None:
+    """Queue the id of a row once it is committed; robust, because a request has succeeded once its row is there."""
+
+    def nudge() -> None:
+        open_queue().nudge(tasks, row_id)
+
+    transaction.on_commit(nudge, robust=True)
 
 
 def open_queue() -> NudgeQueue:

@@ -1,4 +1,4 @@
-"""Posting, editing, hiding and scoring comments."""
+"""Posting, answering, editing, deleting, liking, reporting and scoring comments; `decide` changes their status."""
 
 from __future__ import annotations
 
@@ -8,71 +8,309 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
+from django.db.models import CASCADE, F
+from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from blog_site.articles.models import Article
 from blog_site.users.models import User
 from ml.text import text_digest
 
+from .constructiveness import rate_constructiveness
+from .decisions import change_status, decide, follow_status, record_decision
+from .hot import touch_article
 from .inference import MAX_TEXTS, InferenceError, PredictResponse, predict_texts
-from .models import Comment, CommentQuerySet, Prediction
-from .nudges import open_queue
-from .text import clean_comment_text
+from .models import BlockedWord, Comment, Decision, Like, Prediction, Report, Rules, Sentiment
+from .nudges import nudge_after_commit
+from .rules import Facts, Held, judge
+from .text import CommentRejected, clean_comment_text, clean_guest_name
+
+__all__ = [
+    "decide",
+    "delete_comment",
+    "edit_comment",
+    "like_comment",
+    "post_comment",
+    "report_comment",
+    "score_comments",
+    "sweep_unscored",
+    "unlike_comment",
+]
 
 logger = logging.getLogger(__name__)
 
 # A sweep leaves the rest to the next one, so that it never holds a worker for long.
 SWEEP_SECONDS = 20.0
+DEEPEST = 32_767  # what the column holds on every database
 
 
-def post_comment(*, article: Article, author: User, text: str) -> Comment:
-    """Save a comment and, once it is committed, queue it for its tasks; raises CommentRejected."""
+# -- Writing --
+
+
+def post_comment(
+    *,
+    article: Article,
+    text: str,
+    author: User | None = None,
+    guest_name: str = "",
+    parent: Comment | None = None,
+) -> Comment:
+    """Save a comment, or a reply to `parent`, and once it is committed queue it for its tasks.
+
+    Without an `author` it is a guest's. What the rules hold waits for a moderator. Raises CommentRejected, also where
+    the article takes no comments, or none of guests, or `parent` cannot be answered any more.
+    """
     cleaned = clean_comment_text(text)
-    comment = Comment.objects.create(
-        article=article, author=author, text=cleaned, text_digest=text_digest(cleaned)
+    name = "" if author is not None else clean_guest_name(guest_name)
+    _refuse_closed(article, by_guest=author is None)
+    held = _judge(article, author, cleaned)
+    comment = Comment(
+        article=article,
+        parent=parent,
+        depth=0 if parent is None else min(parent.depth + 1, DEEPEST),
+        author=author,
+        guest_name=name,
+        text=cleaned,
+        text_digest=text_digest(cleaned),
+        status=_status_under(held),
+        constructiveness=rate_constructiveness(text=cleaned),
     )
-    _nudge_after_commit(comment)
+    with transaction.atomic():
+        if parent is not None:
+            _join_thread(comment, parent)
+        comment.save(force_insert=True)
+        if held is not None:
+            _record_hold(comment, held)
+        touch_article(article.pk)
+        nudge_after_commit(settings.COMMENT_POSTED_TASKS, comment.pk)
     return comment
+
+
+def _refuse_closed(article: Article, *, by_guest: bool) -> None:
+    if not article.comments_open:
+        raise CommentRejected(_("这篇文章已关闭评论"), code="closed")
+    if by_guest and not article.category.guests_may_comment:
+        raise CommentRejected(_("登录后才能评论这篇文章"), code="guests_not_allowed")
+
+
+def _judge(article: Article, author: User | None, text: str) -> Held | None:
+    """Ask the rules about a text; who owns the article, or moderates, is held by none."""
+    rules = Rules.load()
+    before = 0
+    if author is not None and rules.hold_first_comments:
+        before = Comment.objects.visible().filter(author=author)[: rules.hold_first_comments].count()
+    held = judge(Facts(text, author is None, before), rules, BlockedWord.objects.all())
+    trusted = author is not None and (
+        author.pk == article.author_id or author.has_perm("comments.change_comment")
+    )
+    return None if held is None or trusted else held
+
+
+def _status_under(held: Held | None) -> str:
+    if held is None:
+        return Comment.Status.VISIBLE
+    return Comment.Status.SPAM if held.is_spam else Comment.Status.PENDING
+
+
+def _action_under(held: Held) -> Decision.Action:
+    return Decision.Action.MARK_SPAM if held.is_spam else Decision.Action.HOLD
+
+
+def _record_hold(comment: Comment, held: Held) -> None:
+    record_decision(
+        comment=comment,
+        to_status=comment.status,
+        action=_action_under(held),
+        by=None,
+        reason=held.reason,
+        from_status="",
+    )
+
+
+def _join_thread(reply: Comment, parent: Comment) -> None:
+    """Count a reply to a comment that others can still see.
+
+    Before the reply is inserted, by a condition: an insert locks its parent's row for reading, and two that then
+    both wanted to write it would end each other.
+    """
+    shown = Comment.objects.visible().filter(pk=parent.pk, article=reply.article)
+    counted = int(reply.is_visible())
+    joined = shown.update(
+        reply_count=F("reply_count") + counted,
+        shown_replies=F("shown_replies") + counted,
+        changed_at=timezone.now() if counted else F("changed_at"),
+    )
+    # A database may count only the rows that an update has changed.
+    if not joined and not (counted == 0 and shown.exists()):
+        raise CommentRejected(_("你要回复的评论已经不在了"), code="parent_gone")
 
 
 def edit_comment(*, comment: Comment, text: str) -> Comment:
-    """Change a comment's text; one that now reads differently is queued again. Raises CommentRejected."""
+    """Change a comment's text, for its author; one that now reads differently is judged and queued again.
+
+    Raises CommentRejected, also when the time to edit it is over.
+    """
     cleaned = clean_comment_text(text)
-    old_digest, comment.text, comment.text_digest = comment.text_digest, cleaned, text_digest(cleaned)
-    comment.save(update_fields=["text", "text_digest", "updated_at"])
-    if comment.text_digest != old_digest:
-        _nudge_after_commit(comment)
+    with transaction.atomic():
+        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        if present is None or not present.may_be_edited_by(present.author):
+            raise CommentRejected(
+                _("评论只能在发表后 %(minutes)d 分钟内修改") % {"minutes": settings.COMMENT_EDIT_MINUTES},
+                code="too_late",
+            )
+        if present.text != cleaned:
+            _change_text(present, cleaned)
+    comment.refresh_from_db()
     return comment
 
 
-def delete_comment(*, comment: Comment) -> None:
-    """Delete a comment with everything that was said of it and learnt from it; twice does no harm."""
-    Comment.objects.filter(pk=comment.pk).delete()
+def _change_text(comment: Comment, text: str) -> None:
+    old_digest, comment.text, comment.text_digest = comment.text_digest, text, text_digest(text)
+    comment.edited_at = comment.changed_at = timezone.now()
+    comment.save(update_fields=["text", "text_digest", "edited_at", "changed_at", "updated_at"])
+    if comment.text_digest != old_digest:
+        held = _judge(comment.article, comment.author, text)
+        if held is not None and comment.status != _status_under(held):
+            change_status(
+                comment=comment,
+                to_status=_status_under(held),
+                action=_action_under(held),
+                by=None,
+                reason=held.reason,
+            )
+        _rate(comment)
+        nudge_after_commit(settings.COMMENT_POSTED_TASKS, comment.pk)
+    touch_article(comment.article_id)
 
 
-def hide_comments(*, comments: CommentQuerySet) -> int:
-    """Hide comments from everybody but their authors and moderators; gives how many were shown before."""
-    return _set_status(comments, Comment.Status.HIDDEN)
+def delete_comment(*, comment: Comment, by: User | None = None) -> None:
+    """Delete a comment with everything that was said of it and learnt from it; twice does no harm.
+
+    One that was answered leaves a tombstone. `by` is who deletes it, where that is not its author: then the record
+    keeps an excerpt, which an author's own wish to be forgotten takes away.
+    """
+    with transaction.atomic():
+        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        if present is None or present.status == Comment.Status.DELETED:
+            return
+        own = by is None or by.pk == present.author_id
+        decision = record_decision(
+            comment=present,
+            to_status=Comment.Status.DELETED,
+            action=Decision.Action.DELETE,
+            by=present.author if own else by,
+        )
+        if own:
+            present.decisions.update(excerpt="")
+        before, present.status = decision.from_status, Comment.Status.DELETED
+        follow_status(present, before)
+        if present.replies.exists():
+            _bury(present)
+        else:
+            _remove(present)
+        touch_article(present.article_id)
 
 
-def show_comments(*, comments: CommentQuerySet) -> int:
-    """Show hidden comments again; gives how many were hidden before."""
-    return _set_status(comments, Comment.Status.VISIBLE)
+def _bury(comment: Comment) -> None:
+    """Leave a tombstone: a row without words, and nothing that hung on them."""
+    for relation in Comment._meta.related_objects:
+        if relation.on_delete is CASCADE:
+            relation.related_model._base_manager.filter(**{relation.field.name: comment}).delete()
+    Comment.objects.filter(pk=comment.pk).update(**Comment.TOMBSTONE, changed_at=timezone.now())
 
 
-def _set_status(comments: CommentQuerySet, status: Comment.Status) -> int:
-    # MySQL refuses an UPDATE whose subquery reads the same table, as a filtered queryset may: name the rows.
-    ids = list(comments.exclude(status=status).values_list("pk", flat=True))
-    return Comment.objects.filter(pk__in=ids).exclude(status=status).update(status=status)
+def _remove(comment: Comment) -> None:
+    """Take a comment's row away, and the tombstones above it that stood for its sake."""
+    above: Comment | None = comment
+    while above is not None:
+        parent = above.parent
+        above.delete()
+        is_bare = (
+            parent is not None and parent.status == Comment.Status.DELETED and not parent.replies.exists()
+        )
+        above = parent if is_bare else None
 
 
-def _nudge_after_commit(comment: Comment) -> None:
-    """Queue the comment's id; robust, because a request has succeeded once its row is there."""
+# -- What readers think of it --
 
-    def nudge() -> None:
-        open_queue().nudge(settings.COMMENT_POSTED_TASKS, comment.pk)
 
-    transaction.on_commit(nudge, robust=True)
+def like_comment(*, comment: Comment, user: User) -> bool:
+    """Like somebody else's comment; False when it is liked already, one's own, or not to be seen any more."""
+    try:
+        with transaction.atomic():
+            liked = (
+                Comment.objects.visible()
+                .filter(pk=comment.pk)
+                .exclude(author=user)
+                .update(like_count=F("like_count") + 1, changed_at=timezone.now())
+            )
+            if not liked:
+                return False
+            Like.objects.create(comment=comment, user=user)
+            _rate(Comment.objects.get(pk=comment.pk))
+            touch_article(comment.article_id)
+    except IntegrityError:  # liked before: the count goes back with the transaction
+        return False
+    return True
+
+
+def unlike_comment(*, comment: Comment, user: User) -> bool:
+    """Take a like back; False when there is none."""
+    with transaction.atomic():
+        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        if present is None or not Like.objects.filter(comment=present, user=user).delete()[0]:
+            return False
+        Comment.objects.filter(pk=comment.pk).update(
+            like_count=F("like_count") - 1, changed_at=timezone.now()
+        )
+        present.like_count -= 1
+        _rate(present)
+        touch_article(comment.article_id)
+    return True
+
+
+def report_comment(*, comment: Comment, reporter: User, reason: str, note: str = "") -> Report | None:
+    """Tell moderators of a comment; once a reader, unless it was edited since they settled it.
+
+    None when it is one's own, or not to be seen any more.
+    """
+    with transaction.atomic():
+        present = Comment.objects.visible().select_for_update().filter(pk=comment.pk).first()
+        if present is None or present.author_id == reporter.pk:
+            return None
+        said = {"reason": Report.Reason(reason), "note": note.strip()[:300]}
+        report, made = Report.objects.get_or_create(comment=present, reporter=reporter, defaults=said)
+        reopened = (
+            report.settled_at is not None
+            and present.edited_at is not None
+            and present.edited_at > report.settled_at
+        )
+        if reopened:
+            Report.objects.filter(pk=report.pk).update(**said, settled_at=None, created_at=timezone.now())
+        if made or reopened:
+            Comment.objects.filter(pk=present.pk).update(report_count=F("report_count") + 1)
+    return report
+
+
+def _rate(comment: Comment) -> None:
+    """Bring a comment's constructiveness up to date; this transaction has locked its row."""
+    prediction = comment.current_prediction()
+    rated = rate_constructiveness(text=comment.text, likes=comment.like_count, negative=_negative(prediction))
+    if rated != comment.constructiveness:
+        comment.constructiveness = rated
+        Comment.objects.filter(pk=comment.pk).update(constructiveness=rated)
+
+
+def _negative(prediction: Prediction | None) -> float:
+    """Say how negative a model finds a text; one that gives the label alone is taken at its word."""
+    if prediction is None:
+        return 0.0
+    at_its_word = prediction.score if prediction.label == Sentiment.NEGATIVE else 0.0
+    return float(prediction.probabilities.get(Sentiment.NEGATIVE.value, at_its_word))
+
+
+# -- What models say of it --
 
 
 def score_comments(*, comments: Iterable[Comment]) -> list[Prediction]:
@@ -120,14 +358,11 @@ def _score_one_by_one(batch: Sequence[Comment]) -> list[Prediction]:
 def _store_predictions(batch: Sequence[Comment], answer: PredictResponse) -> list[Prediction]:
     """Store an answer for those comments that still have the text that was asked about."""
     with transaction.atomic():
-        present = dict(
-            Comment.objects.select_for_update()
-            .filter(pk__in=[c.pk for c in batch])
-            .values_list("pk", "text_digest")
-        )
+        locked = Comment.objects.select_for_update().filter(pk__in=[comment.pk for comment in batch])
+        present = {comment.pk: comment for comment in locked.order_by("pk")}
         fresh = [
             Prediction(
-                comment=comment,
+                comment=present[comment.pk],
                 text_digest=comment.text_digest,
                 model_digest=answer.model,
                 label=said.label,
@@ -136,15 +371,29 @@ def _store_predictions(batch: Sequence[Comment], answer: PredictResponse) -> lis
                 latency_ms=answer.latency_ms,
             )
             for comment, said in zip(batch, answer.predictions, strict=True)
-            if present.get(comment.pk) == comment.text_digest
+            if comment.pk in present and present[comment.pk].text_digest == comment.text_digest
         ]
         # Rows that another worker has stored meanwhile stay as they are.
         Prediction.objects.bulk_create(fresh, ignore_conflicts=True)
+        _show_predictions(fresh)
         return list(
             Prediction.objects.filter(
                 model_digest=answer.model, comment__in=[p.comment_id for p in fresh]
             ).filter(text_digest__in={p.text_digest for p in fresh})
         )
+
+
+def _show_predictions(predictions: Sequence[Prediction]) -> None:
+    """Bring up to date what follows from new predictions: the comments' constructiveness, and the pages."""
+    comments = [prediction.comment for prediction in predictions]
+    for comment, prediction in zip(comments, predictions, strict=True):
+        comment.constructiveness = rate_constructiveness(
+            text=comment.text, likes=comment.like_count, negative=_negative(prediction)
+        )
+        comment.changed_at = timezone.now()
+    Comment.objects.bulk_update(comments, ["constructiveness", "changed_at"])
+    for article_id in {comment.article_id for comment in comments}:
+        touch_article(article_id)
 
 
 @dataclass(frozen=True)

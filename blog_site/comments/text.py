@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from ml.text import normalize_text
 
+GUEST_NAME_MAX = 40
 _LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Letters and symbols by category, yet nothing is to be seen: Hangul fillers and the empty Braille pattern.
@@ -53,3 +54,20 @@ def _refuse_unstorable(text: str) -> None:
                 _("评论含有控制字符 U+%(code)04X，请删去") % {"code": ord(character)},
                 code="control_character",
             )
+
+
+def clean_guest_name(raw: str) -> str:
+    """Bring the name a guest gives into the form that is stored: one line without blanks around it.
+
+    Raises CommentRejected.
+    """
+    name = " ".join(raw.split())
+    _refuse_unstorable(name)
+    if not normalize_text(name).translate(_BLANK_LETTERS).strip():
+        raise CommentRejected(_("请填写称呼"), code="nameless")
+    if len(name) > GUEST_NAME_MAX:
+        raise CommentRejected(
+            _("称呼有 %(count)d 个字符，最多 %(limit)d 个") % {"count": len(name), "limit": GUEST_NAME_MAX},
+            code="name_too_long",
+        )
+    return name

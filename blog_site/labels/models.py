@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from blog_site.comments.models import Comment, Sentiment
@@ -30,6 +30,10 @@ class Intent(models.TextChoices):
 
 # Whose word counts when several spoke of the same text: the higher rank.
 SOURCE_RANK = {Source.LEXICON: 0, Source.LLM: 1, Source.MODERATOR: 2}
+
+
+# Comments from which nothing is learnt. What waits for a moderator, or was hidden, is somebody's word all the same.
+NEVER_SAMPLES = (Comment.Status.SPAM, Comment.Status.DELETED)
 
 
 class LabelQuerySet(models.QuerySet["Label"]):
@@ -133,10 +137,9 @@ class SampleQuerySet(models.QuerySet["Sample"]):
         return self.filter(split=split)
 
     def strayed(self) -> SampleQuerySet:
-        """Samples whose comment now has another text, or whose article has moved to another category."""
-        return self.filter(comment__isnull=False).exclude(
-            text_digest=F("comment__text_digest"), site=F("comment__article__category__slug")
-        )
+        """Samples whose comment now has another text, or teaches no longer, or whose article has another category."""
+        in_place = Q(text_digest=F("comment__text_digest"), site=F("comment__article__category__slug"))
+        return self.filter(comment__isnull=False).exclude(in_place & ~Q(comment__status__in=NEVER_SAMPLES))
 
 
 class Sample(models.Model):

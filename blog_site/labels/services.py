@@ -18,7 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from blog_site.comments.models import Comment, CommentQuerySet, Sentiment
+from blog_site.comments.models import Comment, CommentQuerySet, Decision, Sentiment
 from blog_site.users.models import User
 from ml.text import normalize_text, split_of, text_digest
 
@@ -31,7 +31,7 @@ from .labellers import (
     UnusableAnswer,
     make_labeller,
 )
-from .models import Label, LabelAttempt, Sample, Source
+from .models import NEVER_SAMPLES, Label, LabelAttempt, Sample, Source
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -43,6 +43,8 @@ ASK_AGAIN_AFTER = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
 # After a refusal that may be the set-up's fault: long enough not to hammer, short once it is mended.
 REFUSED_FOR = timedelta(minutes=10)
 IMPORT_BATCH = 1_000
+# What a restored comment taught it teaches again; a decision whose nudge was lost is looked for so long.
+RESTORED_WITHIN = timedelta(days=1)
 
 
 # -- Asking a labeller --
@@ -57,7 +59,7 @@ def unlabelled_comments(*, labeller: Labeller) -> CommentQuerySet:
         text_digest=OuterRef("text_digest"),
         **_identity(labeller),
     )
-    return Comment.objects.filter(~Exists(labels), ~Exists(attempts))
+    return Comment.objects.judged().filter(~Exists(labels), ~Exists(attempts))
 
 
 def label_comment(*, comment: Comment) -> Label | None:
@@ -154,7 +156,8 @@ def _store_label(comment: Comment, labeller: Labeller, proposal: LabelProposal) 
         "cost_tokens": proposal.cost_tokens,
     }
     with transaction.atomic():
-        if not Comment.objects.select_for_update().filter(pk=comment.pk).exists():
+        standing = Comment.objects.exclude(status=Comment.Status.DELETED).select_for_update()
+        if not standing.filter(pk=comment.pk).exists():
             return None
         label, _made = Label.objects.get_or_create(
             comment_id=comment.pk, text_digest=comment.text_digest, **_identity(labeller), defaults=said
@@ -252,6 +255,9 @@ def accept_label(*, comment: Comment) -> Sample | None:
         present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
         if present is None:
             return None
+        if present.status in NEVER_SAMPLES:
+            Sample.objects.filter(comment=present).delete()
+            return None
         label = best_label(Label.objects.filter(comment=present, text_digest=present.text_digest))
         if label is None or not label.is_acceptable():
             Sample.objects.filter(comment=present).delete()
@@ -284,12 +290,20 @@ def _put_sample(comment: Comment, label: Label) -> Sample:
 
 
 def refresh_samples() -> int:
-    """Bring samples up to date whose comment was edited or whose article moved to another category."""
+    """Bring samples up to date whose comment was edited, found to be spam or restored, or whose article moved."""
     strayed = list(Sample.objects.strayed().select_related("comment")[: settings.SWEEP_BATCH])
     for sample in strayed:
         assert sample.comment is not None
         accept_label(comment=sample.comment)
-    return len(strayed)
+    return len(strayed) + _refresh_restored()
+
+
+def _refresh_restored() -> int:
+    restored = Decision.objects.filter(
+        from_status__in=NEVER_SAMPLES, at__gte=timezone.now() - RESTORED_WITHIN, comment__sample=None
+    ).exclude(to_status__in=NEVER_SAMPLES)
+    comments = Comment.objects.filter(decisions__in=restored).exclude(status__in=NEVER_SAMPLES).distinct()
+    return sum(accept_label(comment=comment) is not None for comment in comments[: settings.SWEEP_BATCH])
 
 
 def correct_labels(*, comments: Iterable[Comment], sentiment: str, moderator: User) -> int:

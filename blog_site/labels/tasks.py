@@ -7,6 +7,8 @@ import logging
 from celery import shared_task
 from django.conf import settings
 
+from blog_site.comments.models import Comment
+
 from . import services
 from .labellers import LabellerError, LabellerUnavailable, make_labeller
 
@@ -25,6 +27,14 @@ def label_comment(comment_id: int) -> None:
         if isinstance(error, LabellerUnavailable):
             services.report_unavailable(error)
         logger.warning("comment %s: left to the sweep: %s", comment_id, error)
+
+
+@shared_task(name="labels.accept_label", ignore_result=True)
+def accept_label(comment_id: int) -> None:
+    """Make a comment's sample what its label and its status say, after a moderator's decision."""
+    comment = Comment.objects.filter(pk=comment_id).first()
+    if comment is not None:
+        services.accept_label(comment=comment)
 
 
 @shared_task(name="labels.sweep_unlabelled", ignore_result=True)

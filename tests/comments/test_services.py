@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from blog_site.comments import nudges, services
 from blog_site.comments.inference import InferenceError
-from blog_site.comments.models import Comment, Prediction, Sentiment
+from blog_site.comments.models import Comment, Decision, Prediction, Sentiment
 from blog_site.comments.text import CommentRejected
 from ml.label_set import LABELS
 from ml.text import text_digest
@@ -35,7 +35,7 @@ class RecordingQueue:
 @pytest.fixture
 def queue(monkeypatch) -> RecordingQueue:
     recording = RecordingQueue()
-    monkeypatch.setattr(services, "open_queue", lambda: recording)
+    monkeypatch.setattr(nudges, "open_queue", lambda: recording)
     return recording
 
 
@@ -112,7 +112,7 @@ def test_no_failure_of_the_queue_fails_the_request(monkeypatch, failure: Excepti
     def fail() -> None:
         raise failure
 
-    monkeypatch.setattr(services, "open_queue", fail)
+    monkeypatch.setattr(nudges, "open_queue", fail)
     comment = services.post_comment(article=make_article(), author=make_user(), text="好喝")
     assert Comment.objects.unscored().get() == comment
 
@@ -121,7 +121,7 @@ def test_no_failure_of_the_queue_fails_the_request(monkeypatch, failure: Excepti
 def test_a_comment_is_posted_at_once_while_the_broker_is_down(monkeypatch) -> None:
     monkeypatch.delenv("CELERY_BROKER_URL", raising=False)  # Celery puts it before every other configuration
     app = Celery("nobody", set_as_current=False, broker="redis://127.0.0.1:1/0")
-    monkeypatch.setattr(services, "open_queue", lambda: nudges.NudgeQueue(app))
+    monkeypatch.setattr(nudges, "open_queue", lambda: nudges.NudgeQueue(app))
     article, author = make_article(), make_user()
     started = time.monotonic()
 
@@ -164,17 +164,23 @@ def test_deleting_twice_does_no_harm() -> None:
     assert not Comment.objects.exists()
 
 
-def test_hiding_and_showing_count_only_what_changes() -> None:
-    article = make_article()
+def test_decisions_count_only_what_they_change() -> None:
+    article, moderator = make_article(), make_user()
     for number in range(3):
         make_comment(f"好{number}", article=article)
     filtered = Comment.objects.filter(article__slug=article.slug)
 
-    assert services.hide_comments(comments=filtered) == 3
-    assert services.hide_comments(comments=filtered) == 0
+    assert services.decide(comments=filtered.all(), action="hide", by=moderator, reason="跑题") == 3
+    assert services.decide(comments=filtered.all(), action="hide", by=moderator) == 0
     assert not Comment.objects.visible().exists()
-    assert services.show_comments(comments=filtered) == 3
+    assert services.decide(comments=filtered.all(), action="restore", by=moderator) == 3
     assert Comment.objects.visible().count() == 3
+    rows = set(Decision.objects.values_list("by", "from_status", "to_status", "action", "reason"))
+    assert rows == {
+        (moderator.pk, "visible", "hidden", "hide", "跑题"),
+        (moderator.pk, "hidden", "visible", "restore", ""),
+    }
+    assert Decision.objects.count() == 6
 
 
 # -- Scoring --

@@ -141,9 +141,7 @@ def test_what_somebody_deleted_stays_deleted(folder: Path) -> None:
 def test_the_sweep_finds_seeded_comments_at_once_and_no_message_is_queued(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "blog_site.comments.services.open_queue", lambda: pytest.fail("seeding must not queue")
-    )
+    monkeypatch.setattr("blog_site.comments.nudges.open_queue", lambda: pytest.fail("seeding must not queue"))
 
     seed_demo(content=load_content(folder))
 
