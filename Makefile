@@ -1,7 +1,7 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
-	test e2e e2e-load lint images image-sizes compose-env compose-up secrets manifests deploy backup backups restore \
+	front-end front-end-watch test e2e e2e-load lint images image-sizes compose-env compose-up secrets manifests deploy backup backups restore \
 	screenshots messages clean distclean
 
 VENV_PYTHON := .venv/bin/python
@@ -26,7 +26,8 @@ help:
 	@echo '  make e2e          the whole system on the cluster that KUBECONFIG names, which is filled and emptied;'
 	@echo '                    OVERLAY=local REGISTRY=registry:5000 TAG=1.0, E2E_KEEP=1 leaves it standing'
 	@echo '  make e2e-load     inference at 1, 2 and 4 replicas on that cluster, with a plot in var/e2e'
-	@echo '  make lint         ruff, mypy and the import contracts'
+	@echo '  make lint         ruff, mypy, the import contracts and ESLint'
+	@echo '  make front-end    build the Vue islands of static/islands into static/built; front-end-watch: at every change'
 	@echo '  make images       the container images, with docker, podman or buildah: REGISTRY=… TAG=… PUSH=1,'
 	@echo '                    PYTHON_BASE=… DEBIAN_BASE=… for other bases; infra/docker/build.sh says all settings'
 	@echo '  make image-sizes  their sizes; fails where one is larger than it may be'
@@ -42,7 +43,7 @@ help:
 	@echo '  make screenshots  photograph a running demo into docs/images (ARGS="--base-url http://…")'
 	@echo '  make setup        only set up: .venv with what the demo needs'
 	@echo '  make clean        remove what running has made: var/ (database, models, queue) and caches'
-	@echo '  make distclean    clean, and .venv and .venv-bench'
+	@echo '  make distclean    clean, and .venv, .venv-bench and node_modules'
 
 setup:
 	@infra/setup/install.sh demo
@@ -50,6 +51,7 @@ setup:
 # exec: what Ctrl-C reaches is the command itself, with no shell between that could end before it.
 demo:
 	@infra/setup/install.sh demo
+	@infra/setup/front_end.sh build --if-possible
 	@$(VENV_PYTHON) -I blog_site/demo/environment.py var/env
 	@exec $(VENV_PYTHON) manage.py demo $(ARGS)
 
@@ -83,6 +85,12 @@ experiment-noniid:
 setup-test:
 	@infra/setup/test_servers.sh
 	@infra/setup/install.sh test
+	@infra/setup/front_end.sh build
+
+# exec: Ctrl-C ends the watching itself.
+front-end front-end-watch:
+	@infra/setup/install.sh demo
+	@exec infra/setup/front_end.sh $(if $(filter %-watch,$@),run watch,build)
 
 # Both passes run whatever the first says; the exit status is that of the first that failed. The second is for what
 # speaks to a database, a cache or a broker: ml, federated and the cluster's manifests know of none.
@@ -111,6 +119,7 @@ lint: setup-test
 	@$(VENV_PYTHON) -m ruff format --check --quiet
 	@$(VENV_PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo
+	@infra/setup/front_end.sh run lint
 
 # What is set on make's command line is in the environment of what it runs: TAG, PUSH, PYTHON_BASE and the others.
 images:
@@ -144,17 +153,17 @@ restore:
 	@infra/k8s/backups.sh restore "$(FILE)"
 
 messages: setup-test
-	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore .venv-bench --ignore var --ignore tests
+	@$(VENV_PYTHON) manage.py makemessages --locale en --no-location --no-obsolete --ignore .venv --ignore .venv-bench --ignore node_modules --ignore var --ignore tests
 	@$(VENV_PYTHON) -m infra.setup.compile_messages
 
 screenshots: setup-test
 	@$(VENV_PYTHON) -m infra.setup.screenshots $(ARGS)
 
 clean:
-	@for path in var report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache; do \
+	@for path in var report.json static/built .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache; do \
 		if [ -e $$path ]; then echo "removing $$path ($$(du -sh $$path | cut -f1))"; rm -rf $$path; fi; \
 	done
-	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -path ./node_modules -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	@for path in .venv .venv-bench; do if [ -e $$path ]; then echo "removing $$path"; rm -rf $$path; fi; done
+	@for path in .venv .venv-bench node_modules; do if [ -e $$path ]; then echo "removing $$path"; rm -rf $$path; fi; done

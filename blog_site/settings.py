@@ -56,7 +56,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.sitemaps",
-    "django.contrib.staticfiles",
+    "blog_site.static_files.StaticFiles",
     "rest_framework",
     "rest_framework.authtoken",
     "drf_spectacular",
@@ -178,9 +178,12 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "blog_site.static_files.DigestNamesStorage"
     },
 }
+# A name with a digest in it never means another content; the gateway has the same rule (infra/nginx/requests.conf).
+WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[a-z0-9.]+$"
+ISLANDS_MANIFEST = BASE_DIR / "static" / "built" / "manifest.json"
 TLS = env.bool("TLS", default=False)  # set behind a proxy that speaks HTTPS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
 SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0

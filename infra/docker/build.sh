@@ -12,8 +12,8 @@
 #   PYTHON_BASE, DEBIAN_BASE   other bases, any Debian bookworm
 #   TORCH_INDEX_URL            where builds of torch without CUDA are, if not in pip's index
 #   BUILDER        docker, podman or buildah; BUILD_FLAGS: more options for its build command
-# Packages are found as pip is configured here: its configuration, its certificates and the folders it looks into are
-# mounted into the build and in no image.
+# Packages are found as pip and npm are configured here: their configuration, their certificates and the folders pip looks
+# into are mounted into the build and in no image.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -63,6 +63,27 @@ mount_pip_configuration() {
     done <"$scratch/folders"
 }
 
+# The same for npm: where packages are, who we are there, and which certificates count.
+mount_npm_configuration() {
+    local name value file
+    for file in /etc/npmrc "${NPM_CONFIG_USERCONFIG:-$HOME/.npmrc}"; do
+        [ ! -f "$file" ] || grep -E '^(//|@[^:]+:registry|(registry|proxy|https-proxy|noproxy|strict-ssl) *=)' "$file" || true
+    done >"$scratch/npmrc"
+    if command -v npm >/dev/null; then
+        for name in registry proxy https-proxy; do
+            value=$(npm config get "$name" 2>/dev/null || true)
+            case $value in '' | null | undefined) ;; *) echo "$name=$value" >>"$scratch/npmrc" ;; esac
+        done
+        value=$(npm config get cafile 2>/dev/null || true)
+        if [ -f "$value" ]; then
+            cp "$value" "$scratch/npm-cert"
+            echo "cafile=/run/secrets/npm-cert" >>"$scratch/npmrc"
+            flags+=(--secret "id=npm-cert,src=$scratch/npm-cert")
+        fi
+    fi
+    flags+=(--secret "id=npm-conf,src=$scratch/npmrc")
+}
+
 collect_flags() {
     local name
     flags=(--file infra/docker/Dockerfile)
@@ -74,6 +95,7 @@ collect_flags() {
     flags+=(--build-arg "CREATED=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)")
     [ "$builder" = docker ] || flags+=(--layers)
     mount_pip_configuration
+    mount_npm_configuration
     # shellcheck disable=SC2206 # options, one a word
     flags+=(${BUILD_FLAGS:-})
 }
@@ -83,7 +105,7 @@ build_image() {
     say "building $(image_name "$1")"
     "$builder" build "${flags[@]}" --target "$1" --tag "$(image_name "$1")" . ||
         fail "Building $1 failed; the lines above say why." \
-            "Is the base image within reach (PYTHON_BASE, DEBIAN_BASE), and pip's package index (pip config list)?"
+            "Is the base image within reach (PYTHON_BASE, DEBIAN_BASE), and the indexes of pip (pip config list) and npm?"
     [ -n "${REGISTRY:-}" ] || "$builder" tag "$(image_name "$1")" "huisheng-$1:dev"
     say "built $(image_name "$1") in $((SECONDS - started)) s"
 }

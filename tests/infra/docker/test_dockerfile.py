@@ -72,11 +72,29 @@ def test_nothing_is_fetched_behind_the_package_managers() -> None:
 
 def test_packages_are_installed_at_locked_versions_by_the_builders_own_pip_configuration() -> None:
     installs = [run for stage in STAGES.values() for run in stage.all_of("RUN") if "pip install" in run]
-    assert len(installs) == 6
+    assert len(installs) == 7
     for run in installs:
         assert "-c requirements/lock.txt" in run
         assert "--mount=type=secret,id=pip-conf" in run
         assert "index-url" not in run
+
+
+def test_islands_are_built_from_the_lock_file_by_the_builders_own_npm_configuration() -> None:
+    (install,) = [run for run in STAGES["islands"].all_of("RUN") if "npm-cli.js" in run]
+    assert " ci --ignore-scripts" in install
+    assert "--mount=type=secret,id=npm-conf" in install
+    assert "resolved" not in (ROOT / "package-lock.json").read_text(encoding="utf-8"), "it names a registry"
+
+
+def test_of_node_nothing_but_what_it_built_goes_on() -> None:
+    taken = [
+        copy
+        for stage in STAGES.values()
+        for copy in stage.all_of("COPY")
+        if copy.startswith("--from=islands")
+    ]
+    assert taken == ["--from=islands /build/static/built static/built"]
+    assert [name for name, stage in STAGES.items() if stage.base == "islands"] == []
 
 
 @pytest.mark.parametrize("image", SHIPPED)
