@@ -6,20 +6,22 @@ What Vite builds into static/built/ has a digest in its name already, and its mo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.contrib.staticfiles.apps import StaticFilesConfig
+from django.contrib.staticfiles.finders import FileSystemFinder
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
-class StaticFiles(StaticFilesConfig):
-    """`collectstatic` without what islands are built from; only the blog itself reads the manifest."""
+class PublishedFilesFinder(FileSystemFinder):
+    """Find what is to be collected: not what islands are built from, nor the manifest, which only the blog reads."""
 
-    ignore_patterns = [*StaticFilesConfig.ignore_patterns, "islands", "built/manifest.json"]
+    def list(self, ignore_patterns: Iterable[str] | None) -> Any:
+        return super().list([*(ignore_patterns or ()), "islands", "built/manifest.json"])
 
 
-class DigestNamesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # WhiteNoise has no types here
+class DigestNamesStorage(CompressedManifestStaticFilesStorage):
     """Give every file a name with its digest, once."""
 
     def hashed_name(self, name: str, *rest: Any, **named: Any) -> str:

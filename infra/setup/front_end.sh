@@ -70,7 +70,7 @@ install_packages() {
     [ "$(cat node_modules/.made-of 2>/dev/null)" != "$wanted" ] || return 0
     say "installing the packages of package-lock.json"
     # No package of ours needs a script of its own to be installed.
-    "${NPM[@]}" ci --ignore-scripts --no-fund --no-audit --loglevel=error --fetch-retries=1 || return 1
+    "${NPM[@]}" ci --ignore-scripts --no-fund --no-audit --loglevel=error --fetch-retries=1 >/dev/null || return 1
     echo "$wanted" >node_modules/.made-of
 }
 

@@ -1,3 +1,4 @@
-import { createApp } from "vue";
-import A from "./comments/A.vue";
-createApp(A).mount(document.createElement("div"));
+// What makes the comments under an article alive.
+
+import "./comments/badges.js";
+import "./comments/explanations.js";

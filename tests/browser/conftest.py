@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.conf import settings
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, sync_playwright
 
 from infra.setup.compile_messages import compile_messages
@@ -24,6 +26,15 @@ NewPage = Callable[..., Page]
 @pytest.fixture(scope="session", autouse=True)
 def _english() -> None:
     compile_messages()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _islands() -> None:
+    """The islands as their sources are now; nothing is done where they are built already."""
+    built = subprocess.run(
+        ["infra/setup/front_end.sh", "build"], cwd=settings.BASE_DIR, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
 
 
 # Of the package, not of the session: Playwright's event loop would still run in the thread of the tests after these,
