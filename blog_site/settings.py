@@ -76,6 +76,7 @@ MIDDLEWARE = [
     "blog_site.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "blog_site.policies.tell_policies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -189,10 +190,19 @@ STORAGES = {
 WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[a-z0-9.]+$"
 ISLANDS_MANIFEST = BASE_DIR / "static" / "built" / "manifest.json"
 TLS = env.bool("TLS", default=False)  # set behind a proxy that speaks HTTPS
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True  # scripts of ours read the token against CSRF alone
 SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+# Other sites learn which blog a reader comes from, and not what was read: an address may hold what was searched for.
+SECURE_REFERRER_POLICY = "strict-origin-when-cross-origin"
+X_FRAME_OPTIONS = "DENY"
+# Where pictures in pages may come from beside the blog itself, as in `img-src`: "https:" or "https://img.example".
+IMAGE_SOURCES = env.list("IMAGE_SOURCES", default=[])
 BEHIND_GATEWAY = env.bool("BEHIND_GATEWAY", default=False)  # nobody else reaches us: addresses.py
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 

@@ -34,6 +34,7 @@ os.environ |= {
 for _name in (
     "ALLOWED_HOSTS",
     "CSRF_TRUSTED_ORIGINS",
+    "IMAGE_SOURCES",
     "TLS",
     "INFERENCE_URL",
     "INFERENCE_TOKEN",

@@ -99,7 +99,12 @@ def test_tls_makes_cookies_secure_and_plain_http_redirect() -> None:
     behind_tls = read_settings(SECRET_KEY="long and random", TLS="1")
     plain = read_settings(SECRET_KEY="long and random")
 
-    for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
+    for name in (
+        "SESSION_COOKIE_SECURE",
+        "CSRF_COOKIE_SECURE",
+        "LANGUAGE_COOKIE_SECURE",
+        "SECURE_SSL_REDIRECT",
+    ):
         assert (behind_tls[name], plain[name]) == (True, False)
     assert behind_tls["SECURE_HSTS_SECONDS"] > plain["SECURE_HSTS_SECONDS"] == 0
     # Without a proxy in front, anyone could send the header that claims HTTPS.

@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.conf import settings
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from infra.setup.compile_messages import compile_messages
 from infra.setup.screenshots import CHROMIUM_ARGUMENTS
 from tests.blog import PASSWORD
 
 TIMEOUT_MS = 10_000
-# What a careful site would send; a page that breaks it says so in the console, which fails the test.
-CONTENT_SECURITY_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'"
 
 NewPage = Callable[..., Page]
 
@@ -56,7 +54,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
-    """Open pages of the blog by path; at the end, a page that complained in its console fails the test."""
+    """Open pages of the blog by path; at the end, a page that complained in its console fails the test, be it of what
+    the blog's own Content-Security-Policy forbids."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -69,7 +68,6 @@ def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
             reduced_motion="reduce",
         )
         context.set_default_timeout(TIMEOUT_MS)
-        context.route("**/*", _answer_with_policy)
         contexts.append(context)
         page = context.new_page()
         page.on(
@@ -80,7 +78,6 @@ def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
 
     yield open_page
     for context in contexts:
-        context.unroute_all(behavior="wait")
         context.close()
     assert complaints == []
 
@@ -89,16 +86,6 @@ def _is_complaint(message: ConsoleMessage) -> bool:
     """Whether the console shows a mistake of ours; a refusal that is shown on a page is what some tests check."""
     refused = re.search(r"the server responded with a status of (4\d\d|503)", message.text)
     return message.type == "error" and refused is None
-
-
-def _answer_with_policy(route: Route) -> None:
-    if route.request.resource_type != "document":
-        route.continue_()
-        return
-    answer = route.fetch(max_redirects=0)
-    route.fulfill(
-        response=answer, headers={**answer.headers, "content-security-policy": CONTENT_SECURITY_POLICY}
-    )
 
 
 def sign_in(page: Page, username: str) -> None:

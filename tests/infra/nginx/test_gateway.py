@@ -232,6 +232,8 @@ def test_a_body_that_is_too_large_is_refused_with_a_page(blog: Nginx) -> None:
     answer = httpx.post(blog.url + "/sign-in/", content=b"x" * (2 * 1024**2 + 1))
     assert answer.status_code == 413
     assert "提交的内容太大" in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 # -- What is passed on ---------------------------------------------------------------------------------------------
