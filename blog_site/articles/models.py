@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count, Max, Q
 from django.urls import reverse
 from django.utils import timezone
@@ -134,17 +135,43 @@ class Article(models.Model):
 
 
 class SearchEntry(models.Model):
-    """An article's words as `search` makes them; the full-text indexes over them are made by a migration."""
+    """An article as it is found: its number in the index, and the text that it was indexed with."""
 
-    article = models.OneToOneField(
-        Article, on_delete=models.CASCADE, primary_key=True, related_name="search_entry"
-    )
-    title_words = models.TextField()
-    all_words = models.TextField()  # of title, summary and body
+    article = models.OneToOneField(Article, on_delete=models.CASCADE, related_name="search_entry")
+    title = models.TextField()
+    text = models.TextField()  # summary and body, without markup
 
     class Meta:
         verbose_name = _("搜索条目")
         verbose_name_plural = _("搜索条目")
 
     def __str__(self) -> str:
-        return str(self.article_id)
+        return self.title
+
+
+class WordField(models.BinaryField):
+    """A word in UTF-8, compared byte by byte whatever collation the database has."""
+
+    LONGEST_BYTES = 48
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        if connection.vendor == "mysql":
+            return f"varbinary({self.LONGEST_BYTES})"  # a blob could be no key
+        return super().db_type(connection)
+
+
+class SearchPosting(models.Model):
+    """Which texts of a block have a word; `postings` reads and writes it."""
+
+    pk = models.CompositePrimaryKey("word", "block")
+    word = WordField()
+    block = models.PositiveIntegerField()
+    in_titles = models.BinaryField()
+    anywhere = models.BinaryField()
+
+    class Meta:
+        verbose_name = _("搜索词")
+        verbose_name_plural = _("搜索词")
+
+    def __str__(self) -> str:
+        return f"{bytes(self.word).decode(errors='replace')} {self.block}"

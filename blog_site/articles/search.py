@@ -1,157 +1,162 @@
-"""Search in Chinese and Latin script, in one way on SQLite, MariaDB and MySQL: words in a row under a full-text index.
-
-A database cuts Chinese badly or not at all, and each one differently. So the words are made here, in ASCII, which every
-full-text index takes as they are: two neighbouring Chinese characters are one word, and a run's last character is one
-by itself; a Latin word or a number is one, in lower case. 处理 then finds 待处理 (one of its pairs), a single character
-finds every word that begins with it, and a longer run is a phrase of pairs.
-"""
+"""Searching articles: those with all words of a query in their title first, then the others; newest first in each."""
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Final
 
-from django.db import connection
-from django.db.models import Case, IntegerField, When
+from django.db import transaction
+from django.db.models import Case, Max, When
+from django.utils import timezone
 from django.utils.html import conditional_escape
 from django.utils.safestring import SafeString, mark_safe
 
-from .models import Article, ArticleQuerySet, SearchEntry
+from .models import Article, ArticleQuerySet, SearchEntry, SearchPosting
+from .postings import BLOCK_SIZE, TextWords, change_words, find_numbers, write_block
+from .words import Phrase, make_words, match_hits, parse_query
 
-MAX_QUERY_CHARACTERS: Final = 80
-MAX_PHRASES: Final = 8
 MAX_RESULTS: Final = 200  # nobody reads further; a query that finds more is too wide
+# Articles that are looked at for one query: in how many of them its long phrases stand, only their texts can say.
+MAX_CANDIDATES: Final = 1000
+_READ_AT_ONCE: Final = 200
 SNIPPET_CHARACTERS: Final = 110
 _BEFORE_HIT: Final = 24  # characters of a snippet before the first hit
 
-# Chinese, Japanese and Korean characters, of which a word has no visible bounds; then everything else that is a letter.
-_CJK: Final = (
-    "\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
-)
-_ONE_CJK: Final = re.compile(f"[{_CJK}]")
-_RUNS: Final = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
-_LONGEST_WORD: Final = 40  # characters of a Latin word that count: InnoDB's index takes 84 bytes of one
+
+def search_articles(query: str) -> ArticleQuerySet:
+    """Published articles that hold all phrases of a query, best first: those with all in the title come before others.
+
+    At most MAX_RESULTS, the newest of either kind. A query without words finds nothing.
+    """
+    phrases = parse_query(query)
+    if not phrases:
+        return Article.objects.none()
+    words = itertools.chain.from_iterable(phrase.words() for phrase in phrases)
+    matches = find_numbers(words, limit=MAX_CANDIDATES)
+    # A text may hold all pairs of a long run, and still not the run.
+    to_read = [phrase for phrase in phrases if phrase.is_long()]
+    titles = _choose(matches.in_titles, to_read, lambda entry: entry.title, MAX_RESULTS)
+    elsewhere = sorted({*matches.in_titles, *matches.elsewhere}.difference(titles), reverse=True)
+    others = _choose(
+        elsewhere, to_read, lambda entry: f"{entry.title}\n{entry.text}", MAX_RESULTS - len(titles)
+    )
+    title_first = Case(When(search_entry__in=list(titles), then=0), default=1)
+    found = Article.objects.published().filter(search_entry__in=[*titles, *others])
+    return found.order_by(title_first, "-published_at", "-id")
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """What must stand together: full-text words in their order; the last may go on where `open_end`."""
-
-    words: tuple[str, ...]
-    open_end: bool
-
-
-def make_words(text: str) -> list[str]:
-    """Give the full-text words of a text, in order: ASCII letters and digits alone."""
-    return [word for run in _RUNS.findall(text.casefold()) for word in _words_of_run(run)]
-
-
-def _words_of_run(run: str) -> Iterator[str]:
-    if not _is_cjk(run[0]):
-        yield _spell(run[:_LONGEST_WORD])
-        return
-    for first, second in itertools.pairwise(run):
-        yield _code(first) + _code(second)
-    yield _code(run[-1])
-
-
-def _is_cjk(character: str) -> bool:
-    return _ONE_CJK.match(character) is not None
-
-
-def _code(character: str) -> str:
-    """A character as five letters and digits, so that a pair begins with its first character's."""
-    return f"{ord(character):05x}"
-
-
-def _spell(word: str) -> str:
-    # The letters before it: no stop word of any database begins so, and no word is too short for an index.
-    if word.isascii():
-        return f"ww{word}"
-    return "vv" + "".join(_code(character) for character in word)[:80]
-
-
-def parse_query(text: str) -> list[Phrase]:
-    """Give the phrases of a query, all of which must be found. Words that are no words at all are left out."""
-    phrases: dict[Phrase, None] = {}
-    for run in _RUNS.findall(text[:MAX_QUERY_CHARACTERS].casefold()):
-        words = list(_words_of_run(run))
-        if _is_cjk(run[0]) and len(words) > 1:
-            phrases[Phrase(tuple(words[:-1]), open_end=False)] = None  # its last character need not end a run
+def _choose(
+    numbers: Sequence[int], phrases: Sequence[Phrase], read: Callable[[SearchEntry], str], wanted: int
+) -> list[int]:
+    """The first numbers, as many as are wanted, whose article is public and holds all phrases."""
+    chosen: list[int] = []
+    for start in range(0, min(len(numbers), MAX_CANDIDATES), _READ_AT_ONCE):
+        if len(chosen) >= wanted:
+            break
+        public = SearchEntry.objects.filter(
+            pk__in=numbers[start : start + _READ_AT_ONCE],
+            article__status=Article.Status.PUBLISHED,
+            article__published_at__lte=timezone.now(),
+        ).order_by("-pk")
+        if not phrases:
+            chosen += public.values_list("pk", flat=True)
         else:
-            phrases[Phrase(tuple(words), open_end=True)] = None
-    return list(phrases)[:MAX_PHRASES]
+            chosen += [entry.pk for entry in public if _holds(read(entry), phrases)]
+    return chosen[:wanted]
+
+
+def _holds(text: str, phrases: Sequence[Phrase]) -> bool:
+    lowered = text.casefold()
+    return all(phrase.stands_in(lowered) for phrase in phrases)
 
 
 # -- The index ---------------------------------------------------------------------------------------------------
 
 
 def index_article(article: Article) -> None:
-    """Bring an article's shadow row up to date; of a draft there is none."""
+    """Bring the index up to date with an article, within the transaction that saves it; of a draft it holds nothing."""
     if article.status != Article.Status.PUBLISHED:
-        SearchEntry.objects.filter(article=article).delete()
+        remove_article(article_id=article.pk)
         return
-    fields = list_words(article.title, article.summary, article.body_html)
-    SearchEntry.objects.update_or_create(article=article, defaults=fields)
+    with transaction.atomic():
+        entry = SearchEntry.objects.select_for_update().filter(article=article).first()
+        before = words_of(entry) if entry else TextWords()
+        entry = entry or SearchEntry(article=article)
+        entry.title, entry.text = article.title, join_text(article.summary, article.body_html)
+        entry.save()
+        change_words(number=entry.pk, before=before, after=words_of(entry))
 
 
-def list_words(title: str, summary: str, body_html: str) -> dict[str, str]:
-    """Give the columns of an article's shadow row."""
-    of_title = make_words(title)
-    of_body = make_words(f"{summary}\n{read_html(body_html)}")
-    # The title's words twice: a query may name something of each.
-    return {"title_words": " ".join(of_title), "all_words": " ".join([*of_title, *of_body])}
+def remove_article(*, article_id: int) -> None:
+    """Take an article out of the index.
 
-
-def search_articles(query: str) -> ArticleQuerySet:
-    """Published articles that hold all phrases of a query, best first: those with all in the title come before others.
-
-    At most MAX_RESULTS. A query without words finds nothing.
+    What is left of one that was deleted otherwise, with its entry, is numbers that lead to none.
     """
-    phrases = parse_query(query)
-    if not phrases:
-        return Article.objects.none()
-    found = _match("title_words", phrases)
-    if len(found) < MAX_RESULTS:
-        in_titles = set(found)
-        found += [key for key in _match("all_words", phrases) if key not in in_titles]
-    order = Case(
-        *(When(pk=key, then=place) for place, key in enumerate(found[:MAX_RESULTS])),
-        output_field=IntegerField(),
-    )
-    return Article.objects.published().filter(pk__in=found[:MAX_RESULTS]).order_by(order)
+    with transaction.atomic():
+        entry = SearchEntry.objects.select_for_update().filter(article=article_id).first()
+        if entry is not None:
+            change_words(number=entry.pk, before=words_of(entry), after=TextWords())
+            entry.delete()
 
 
-def _match(column: str, phrases: Sequence[Phrase]) -> list[int]:
-    """The articles whose column holds all phrases, by the database's own measure of relevance."""
-    sql, asked = _SQLITE if connection.vendor == "sqlite" else _MYSQL, _ask(phrases)
-    with connection.cursor() as cursor:
-        cursor.execute(sql.format(column=column), {"asked": asked, "limit": MAX_RESULTS})
-        return [row[0] for row in cursor.fetchall()]
+def words_of(entry: SearchEntry) -> TextWords:
+    title = make_words(entry.title)
+    return TextWords(frozenset(title), frozenset(title | make_words(entry.text)))
 
 
-# bm25 is smaller for a better match.
-_SQLITE: Final = """
-    SELECT rowid FROM articles_search WHERE {column} MATCH %(asked)s ORDER BY bm25(articles_search) LIMIT %(limit)s"""
-_MYSQL: Final = """
-    SELECT article_id FROM articles_searchentry WHERE MATCH({column}) AGAINST (%(asked)s IN BOOLEAN MODE)
-    ORDER BY MATCH({column}) AGAINST (%(asked)s IN BOOLEAN MODE) DESC LIMIT %(limit)s"""
+def join_text(summary: str, body_html: str) -> str:
+    """Give what an article is found by beside its title, as one text."""
+    return " ".join(filter(None, [summary, read_html(body_html)]))
 
 
-def _ask(phrases: Sequence[Phrase]) -> str:
-    """Say phrases in the database's language. Words are ASCII letters and digits, so that nothing needs quoting."""
-    if connection.vendor == "sqlite":
-        return " AND ".join(" + ".join(phrase.words) + "*" * phrase.open_end for phrase in phrases)
-    return " ".join(
-        f"+{phrase.words[0]}{'*' * phrase.open_end}"
-        if len(phrase.words) == 1
-        else f'+"{" ".join(phrase.words)}"'
-        for phrase in phrases
-    )
+def rebuild_index() -> Iterator[tuple[int, int]]:
+    """Index all published articles anew; gives, block by block, how many are done and how many there are.
+
+    Searching and writing go on meanwhile. Articles get fresh numbers, in the order of their publication, so that the
+    former rows stay until the new ones are there. Reads no more of an article than its index needs, since a migration
+    calls this while later columns are still to come.
+    """
+    first_number = _first_free_block() * BLOCK_SIZE
+    published = Article.objects.filter(status=Article.Status.PUBLISHED).order_by("published_at", "pk")
+    keys = list(published.values_list("pk", flat=True))
+    blocks = [keys[start : start + BLOCK_SIZE] for start in range(0, len(keys), BLOCK_SIZE)]
+    done = 0
+    # The newest first: numbers that the database itself gives from then on are beyond all of these.
+    for place, block in reversed(list(enumerate(blocks))):
+        _index_block(first_number // BLOCK_SIZE + place, block)
+        done += len(block)
+        yield done, len(keys)
+    for article in published.filter(search_entry__pk__lt=first_number).only(
+        "pk", "status", "title", "summary", "body_html"
+    ):
+        remove_article(article_id=article.pk)  # was published while this began
+        index_article(article)
+    SearchPosting.objects.filter(block__lt=first_number // BLOCK_SIZE).delete()
+
+
+def _first_free_block() -> int:
+    newest = SearchEntry.objects.aggregate(number=Max("pk"))["number"] or 0
+    return newest // BLOCK_SIZE + 1
+
+
+@transaction.atomic
+def _index_block(block: int, keys: Sequence[int]) -> None:
+    # Locked, so that nobody changes an article between its being read and being found by what was read.
+    articles = Article.objects.select_for_update().filter(pk__in=keys, status=Article.Status.PUBLISHED)
+    texts = {
+        key: (title, join_text(summary, body_html))
+        for key, title, summary, body_html in articles.values_list("pk", "title", "summary", "body_html")
+    }
+    entries = [
+        SearchEntry(pk=block * BLOCK_SIZE + place, article_id=key, title=texts[key][0], text=texts[key][1])
+        for place, key in enumerate(keys)
+        if key in texts
+    ]
+    SearchEntry.objects.filter(article__in=keys).delete()
+    SearchEntry.objects.bulk_create(entries, batch_size=500)
+    write_block(block, {entry.pk: words_of(entry) for entry in entries})
 
 
 # -- What is shown -----------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def read_html(html: str) -> str:
 
 def highlight(text: str, query: str) -> SafeString:
     """Escape a text and mark in it what a query asked for."""
-    pattern = _hits(query)
+    pattern = match_hits(query)
     if pattern is None:
         return conditional_escape(text)
     parts, end = [], 0
@@ -200,17 +205,10 @@ def highlight(text: str, query: str) -> SafeString:
 
 def make_snippet(text: str, query: str) -> str:
     """Give the part of a text around its first hit, or its beginning."""
-    pattern = _hits(query)
+    pattern = match_hits(query)
     hit = pattern.search(text) if pattern else None
     start = max(0, hit.start() - _BEFORE_HIT) if hit else 0
     if start + SNIPPET_CHARACTERS > len(text):
         start = max(0, len(text) - SNIPPET_CHARACTERS)
     cut = text[start : start + SNIPPET_CHARACTERS].strip()
     return f"{'…' if start else ''}{cut}{'…' if start + SNIPPET_CHARACTERS < len(text) else ''}"
-
-
-def _hits(query: str) -> re.Pattern[str] | None:
-    runs = sorted(set(_RUNS.findall(query[:MAX_QUERY_CHARACTERS])), key=len, reverse=True)
-    # A Latin word is found by its beginning; within another word it was not found.
-    parts = [re.escape(run) if _is_cjk(run[0]) else rf"(?<!\w){re.escape(run)}\w*" for run in runs]
-    return re.compile("|".join(parts), re.IGNORECASE) if parts else None

@@ -20,8 +20,9 @@ from .echo import Echo, listen
 from .forms import ArticleForm
 from .models import Article, ArticleQuerySet, Category, Tag
 from .pages import article_context
-from .search import MAX_QUERY_CHARACTERS, MAX_RESULTS, highlight, make_snippet, read_html, search_articles
+from .search import MAX_RESULTS, highlight, make_snippet, search_articles
 from .services import render_markdown, save_article
+from .words import MAX_QUERY_CHARACTERS
 
 ARTICLES_PER_PAGE = 10
 POPULAR_TAGS = 20
@@ -56,7 +57,8 @@ def author(request: HttpRequest, username: str) -> HttpResponse:
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
     query = " ".join(request.GET.get("q", "").split())[:MAX_QUERY_CHARACTERS]
-    page = Paginator(search_articles(query).with_people().defer("body_markdown"), ARTICLES_PER_PAGE).get_page(
+    found = search_articles(query).with_people().select_related("search_entry")
+    page = Paginator(found.defer("body_markdown", "body_html"), ARTICLES_PER_PAGE).get_page(
         request.GET.get("page")
     )
     echoes = listen(page.object_list)
@@ -64,7 +66,7 @@ def search(request: HttpRequest) -> HttpResponse:
         {
             "article": article,
             "title": highlight(article.title, query),
-            "snippet": highlight(make_snippet(_plain_text(article), query), query),
+            "snippet": highlight(make_snippet(article.search_entry.text, query), query),
             "echo": echoes.get(article.pk, Echo()),
         }
         for article in page.object_list
@@ -99,10 +101,6 @@ def robots(request: HttpRequest) -> HttpResponse:
     return HttpResponse(
         f"User-agent: *\n{closed}\nSitemap: {sitemap}\n", content_type="text/plain; charset=utf-8"
     )
-
-
-def _plain_text(article: Article) -> str:
-    return " ".join(filter(None, [article.summary, read_html(article.body_html)]))
 
 
 @login_required

@@ -17,7 +17,7 @@ from tests.blog import make_article, make_category, make_user
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 SITEMAP = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
-in_database = pytest.mark.django_db(transaction=True)  # see test_search
+in_database = pytest.mark.django_db
 
 
 def write(title: str, body: str = "正文。", **fields) -> Article:

@@ -35,16 +35,6 @@ def remove_indexes(apps, schema_editor):
         schema_editor.execute("DROP TABLE articles_search")  # the triggers go with the table they watch
 
 
-def index_articles(apps, schema_editor):
-    from blog_site.articles.search import list_words
-
-    entries = apps.get_model("articles", "SearchEntry")
-    published = apps.get_model("articles", "Article").objects.filter(status="published")
-    for article in published.iterator(chunk_size=200):
-        words = list_words(article.title, article.summary, article.body_html)
-        entries.objects.create(article=article, **words)
-
-
 class Migration(migrations.Migration):
     dependencies = [("articles", "0001_initial")]
 
@@ -68,5 +58,4 @@ class Migration(migrations.Migration):
             options={"verbose_name": "搜索条目", "verbose_name_plural": "搜索条目"},
         ),
         migrations.RunPython(make_indexes, remove_indexes, atomic=False),  # MySQL ends a transaction at DDL
-        migrations.RunPython(index_articles, migrations.RunPython.noop),
     ]

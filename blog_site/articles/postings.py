@@ -1,0 +1,158 @@
+"""The inverted index: for each word the numbers of the texts that have it, in ordinary rows of any database.
+
+A row holds one word's numbers out of one block of BLOCK_SIZE, as a sorted list of offsets or, where that is shorter,
+as a bitmap (the containers of Roaring bitmaps, Chambi et al. 2014, arXiv:1402.6407). A query then reads a row for each
+block and word, however many texts match, and whatever joins words is one AND of integers.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from django.db import connection
+
+from .models import SearchPosting
+
+BLOCK_SIZE: Final = 4096  # numbers; a bitmap of them has 512 bytes
+_BITMAP_BYTES: Final = BLOCK_SIZE // 8
+_ROWS_A_STATEMENT: Final = 500
+_NO_WORD: Final = b""  # under which each block has a row that its writers lock
+
+
+@dataclass(frozen=True)
+class TextWords:
+    """The words of a text: those of its title, and those of all of it."""
+
+    title: frozenset[str] = frozenset()
+    anywhere: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The numbers of texts that have all words, newest first: in their titles, and elsewhere only."""
+
+    in_titles: list[int]
+    elsewhere: list[int]
+
+
+def find_numbers(words: Iterable[str], *, limit: int) -> Matches:
+    """Find the texts that have all of these words (at least one), at most `limit` of either kind."""
+    in_titles: list[int] = []
+    elsewhere: list[int] = []
+    for block, titles, anywhere in _all_of(set(words)):
+        in_titles += islice(_number(block, titles), limit - len(in_titles))
+        elsewhere += islice(_number(block, anywhere & ~titles), limit - len(elsewhere))
+    return Matches(in_titles, elsewhere)
+
+
+def _all_of(words: set[str]) -> Iterator[tuple[int, int, int]]:
+    """The newest block first, with the bitmaps of those that have all words in their title, and anywhere."""
+    rows = SearchPosting.objects.filter(word__in=[word.encode() for word in words])
+    blocks: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
+    for block, in_titles, anywhere in rows.values_list("block", "in_titles", "anywhere"):
+        blocks[block].append((in_titles, anywhere))
+    for block in sorted(blocks, reverse=True):
+        if len(blocks[block]) < len(words):
+            continue
+        titles = everywhere = -1
+        for in_titles, anywhere in blocks[block]:
+            titles &= unpack(in_titles)
+            everywhere &= unpack(anywhere)
+        yield block, titles, everywhere
+
+
+def _number(block: int, bits: int) -> Iterator[int]:
+    """The numbers of a bitmap's bits, highest first."""
+    while bits:
+        offset = bits.bit_length() - 1
+        yield block * BLOCK_SIZE + offset
+        bits ^= 1 << offset
+
+
+def unpack(packed: bytes) -> int:
+    """Give a row's column as a bitmap."""
+    if len(packed) == _BITMAP_BYTES:
+        return int.from_bytes(packed, "little")
+    return sum(1 << offset for offset in struct.unpack(f"<{len(packed) // 2}H", packed))
+
+
+def pack(offsets: Sequence[int]) -> bytes:
+    """Write offsets, sorted and each once, as a row's column."""
+    if 2 * len(offsets) < _BITMAP_BYTES:
+        return struct.pack(f"<{len(offsets)}H", *offsets)
+    return sum(1 << offset for offset in offsets).to_bytes(_BITMAP_BYTES, "little")
+
+
+# -- Writing -----------------------------------------------------------------------------------------------------
+
+
+def change_words(*, number: int, before: TextWords, after: TextWords) -> None:
+    """Make a text found under its present words and no longer under its former ones; within a transaction.
+
+    Writers of one block wait for each other here, so that none writes over what another has added to a row.
+    """
+    changed = (before.title ^ after.title) | (before.anywhere ^ after.anywhere)
+    block, offset = divmod(number, BLOCK_SIZE)
+    bit = 1 << offset
+    _replace([(_NO_WORD, block, b"", b"")])
+    for part in _parts(sorted(changed)):
+        found = _read_for_change(part, block)
+        rows = []
+        for word in part:
+            titles, anywhere = found.get(word.encode(), (0, 0))
+            titles = titles | bit if word in after.title else titles & ~bit
+            anywhere = anywhere | bit if word in after.anywhere else anywhere & ~bit
+            rows.append((word.encode(), block, pack(_offsets(titles)), pack(_offsets(anywhere))))
+        _replace([row for row in rows if row[3]])
+        _remove(block, [row[0] for row in rows if not row[3]])
+
+
+def write_block(block: int, texts: Mapping[int, TextWords]) -> None:
+    """Write the rows of a block that has none yet, from the words of its texts by number."""
+    offsets: dict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("H"), array("H")))
+    for number in sorted(texts):
+        for word in texts[number].title:
+            offsets[word][0].append(number % BLOCK_SIZE)
+        for word in texts[number].anywhere:
+            offsets[word][1].append(number % BLOCK_SIZE)
+    for part in _parts(sorted(offsets)):
+        _replace([(word.encode(), block, pack(offsets[word][0]), pack(offsets[word][1])) for word in part])
+
+
+def _offsets(bits: int) -> list[int]:
+    return list(_number(0, bits))[::-1]
+
+
+def _parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (words[start : start + _ROWS_A_STATEMENT] for start in range(0, len(words), _ROWS_A_STATEMENT))
+
+
+def _read_for_change(words: Sequence[str], block: int) -> dict[bytes, tuple[int, int]]:
+    # Locked, and so read as they are now, whatever isolation the database was asked for.
+    rows = SearchPosting.objects.select_for_update().filter(
+        block=block, word__in=[word.encode() for word in words]
+    )
+    return {
+        bytes(word): (unpack(in_titles), unpack(anywhere))
+        for word, in_titles, anywhere in rows.values_list("word", "in_titles", "anywhere")
+    }
+
+
+def _replace(rows: Sequence[tuple[bytes, int, bytes, bytes]]) -> None:
+    # REPLACE is understood by SQLite, MariaDB and MySQL alike.
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "REPLACE INTO articles_searchposting (word, block, in_titles, anywhere) VALUES (%s, %s, %s, %s)",
+            rows,
+        )
+
+
+def _remove(block: int, words: Sequence[bytes]) -> None:
+    if words:
+        SearchPosting.objects.filter(block=block, word__in=words).delete()
