@@ -20,7 +20,7 @@ def index_articles(apps, schema_editor):
 class Migration(migrations.Migration):
     """The full-text indexes of the databases give way to an index of ours, which all of them hold alike."""
 
-    dependencies = [("articles", "0002_search")]
+    dependencies = [("articles", "0003_comments_open")]
 
     operations = [
         migrations.RunPython(remove_fts, migrations.RunPython.noop, atomic=False),
