@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -24,6 +25,7 @@ OUTCOMES: dict[str, dict[str, str]] = {
     _Action.RESTORE: dict.fromkeys((_Status.HIDDEN, _Status.SPAM), _Status.VISIBLE),
 }
 EXCERPT_CHARACTERS = 100
+REMOVALS_KEPT = timedelta(days=1)  # a page that was open longer has to be loaded again
 
 
 def decide(*, comments: Iterable[Comment], action: str, by: User, reason: str = "") -> int:
@@ -110,3 +112,8 @@ def _move(comment: Comment, delta: int) -> Comment | None:
 
 def _count(comment_id: int, name: str, delta: int) -> None:
     Comment.objects.filter(pk=comment_id).update(**{name: F(name) + delta}, changed_at=timezone.now())
+
+
+def forget_removals() -> int:
+    """Drop the removals that no open page asks for any more; gives how many."""
+    return Removal.objects.filter(at__lt=timezone.now() - REMOVALS_KEPT).delete()[0]

@@ -7,6 +7,7 @@ import logging
 from celery import Task, shared_task
 
 from . import services
+from .decisions import forget_removals
 from .inference import InferenceError
 from .models import Comment
 
@@ -27,5 +28,6 @@ def score_comment(self: Task, comment_id: int) -> None:
 
 @shared_task(name="comments.sweep_unscored", ignore_result=True)
 def sweep_unscored() -> None:
-    """Score what is still unscored."""
+    """Score what is still unscored, and drop what is kept for a day only."""
     services.sweep_unscored()
+    forget_removals()

@@ -1,4 +1,4 @@
-"""Posting, explaining and deleting a comment from the article's page; all works without JavaScript."""
+"""Posting, answering, changing, liking, reporting, explaining and deleting comments; all works without JavaScript."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from blog_site.addresses import client_address
 from blog_site.articles.models import Article
-from blog_site.articles.pages import article_context, keep_comment
+from blog_site.articles.pages import article_context
 
 from . import explanations, services
-from .forms import CommentForm
+from .forms import CommentForm, GuestCommentForm, ReportForm
+from .guests import remember_comment
 from .inference import InferenceError
 from .models import Comment
+from .pages import find_comment, keep_comment, make_form, reader_of
+from .text import CommentRejected
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +39,65 @@ def post_comment(request: HttpRequest, slug: str) -> HttpResponse:
         raise Http404
     if request.method != "POST":  # where signing in leads back to when the session had ended
         return redirect(f"{article.get_absolute_url()}#comment-form")
-    if not request.user.is_authenticated:
+    form = make_form(request, article)
+    if form is None and not request.user.is_authenticated:
         keep_comment(request, article, text)
         return redirect_to_login(request.path)
-    form = CommentForm(request.POST)
+    form = form or CommentForm(request.POST)  # the article takes no more; the service says so
+    comment = _post(request, article, form)
+    if comment is None:
+        page = article_context(article, request) | {"comment_form": form}
+        return render(request, "articles/article.html", page, status=400)
+    if not comment.is_visible():
+        messages.info(request, _("评论已提交，通过审核后其他人就能看到。"))
+    response = redirect(comment.get_absolute_url())
+    if comment.author_id is None:
+        remember_comment(request, response, comment)
+    return response
+
+
+def _post(request: HttpRequest, article: Article, form: CommentForm) -> Comment | None:
+    """Post what a form holds; None when it is refused, and the form says why."""
     if not form.is_valid():
-        return render(request, "articles/article.html", article_context(article, request, form), status=400)
-    comment = services.post_comment(article=article, author=request.user, text=form.cleaned_data["text"])
-    return redirect(comment.get_absolute_url())
+        return None
+    asked_for_parent = request.POST.get("parent", "")
+    parent = find_comment(article, reader_of(request), asked_for_parent)
+    if asked_for_parent and parent is None:
+        form.add_error("text", _("你要回复的评论已经不在了"))
+        return None
+    guest_name = form.cleaned_data["name"] if isinstance(form, GuestCommentForm) else ""
+    try:
+        return services.post_comment(
+            article=article,
+            author=request.user if request.user.is_authenticated else None,
+            guest_name=guest_name,
+            text=form.cleaned_data["text"],
+            parent=parent,
+        )
+    except CommentRejected as rejection:
+        form.add_error("text", rejection.message)
+        return None
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def edit_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
+    """Change one's own comment, for a while after posting it."""
+    comment = get_object_or_404(Comment.objects.select_related("article"), pk=comment_id, author=request.user)
+    form = CommentForm(request.POST if request.method == "POST" else None, initial={"text": comment.text})
+    if request.method == "POST" and form.is_valid():
+        try:
+            edited = services.edit_comment(comment=comment, text=form.cleaned_data["text"])
+        except CommentRejected as rejection:
+            form.add_error("text", rejection.message)
+        else:
+            if edited.is_visible():
+                messages.success(request, _("评论已修改"))
+            else:
+                messages.info(request, _("评论已修改，通过审核后其他人就能看到。"))
+            return redirect(edited.get_absolute_url())
+    page = {"comment": comment, "form": form, "may_edit": comment.may_be_edited_by(request.user)}
+    return render(request, "comments/edit.html", page, status=400 if form.errors else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -57,14 +111,50 @@ def delete_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
     return redirect(f"{comment.article.get_absolute_url()}#comments")
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def like_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
+    """Like a comment, or take the like back where the form says `liked=0`, and go back to it."""
+    comment = _readable(request, comment_id)
+    if request.method == "POST":
+        if request.POST.get("liked") == "0":
+            services.unlike_comment(comment=comment, user=request.user)
+        else:
+            services.like_comment(comment=comment, user=request.user)
+    return redirect(comment.get_absolute_url())
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def report_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
+    """Tell the moderators about somebody else's comment."""
+    comment = _readable(request, comment_id)
+    form = ReportForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        reported = services.report_comment(comment=comment, reporter=request.user, **form.cleaned_data)
+        if reported is None:
+            messages.error(request, _("这条评论不能举报。"))
+        else:
+            messages.success(request, _("谢谢，审核员会看到你的举报。"))
+        return redirect(comment.get_absolute_url())
+    page = {"comment": comment, "form": form}
+    return render(request, "comments/report.html", page, status=400 if form.errors else 200)
+
+
+def _readable(request: HttpRequest, comment_id: int) -> Comment:
+    seen = Comment.objects.seen_by(request.user).select_related("article", "author")
+    return get_object_or_404(seen, pk=comment_id)
+
+
 @require_safe
 @never_cache
 def explain_comment(
     request: HttpRequest, comment_id: int, template: str = "comments/explanation.html"
 ) -> HttpResponse:
     """Show which words of a comment made the model judge it as it does, to whoever may read the comment."""
-    comments = Comment.objects.seen_by(request.user).with_predictions().select_related("article")
-    comment = get_object_or_404(comments, pk=comment_id)
+    reader = reader_of(request)
+    comments = Comment.objects.seen_by(reader.user, guests_own=reader.guests_own)
+    comment = get_object_or_404(comments.with_predictions().select_related("article"), pk=comment_id)
     page = {"comment": comment}
     asker = explanations.name_asker(request.user, client_address(request.META))
     try:

@@ -17,13 +17,14 @@ function prepare(badge) {
 
 function panelOf(badge) {
   const comment = badge.closest(".comment");
-  const found = comment.querySelector(".explanation");
+  const own = badge.closest(".comment-main"); // beside it stand the replies, with explanations of their own
+  const found = own.querySelector(".explanation");
   if (found) return found;
   const made = document.createElement("div");
   made.className = "explanation";
   made.id = `explanation-of-${comment.id}`;
   made.hidden = true;
-  comment.querySelector(".comment-text").after(made);
+  own.querySelector(".comment-text").after(made);
   return made;
 }
 
