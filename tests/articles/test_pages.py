@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from blog_site.articles.pages import COMMENTS_PER_PAGE, comment_address
+from blog_site.articles.pages import comment_address
 from blog_site.comments.models import Comment
+from blog_site.comments.threads import PAGE_SIZE
 from tests.blog import make_article, make_comment, make_prediction, make_user
 
 pytestmark = pytest.mark.django_db
@@ -16,14 +17,17 @@ def article():
 
 
 def shown(client: Client, address: str) -> list[str]:
-    return [comment.text for comment in client.get(address).context["comments"]]
+    return [comment.text for comment in client.get(address).context["section"].page.comments()]
 
 
-def test_comments_stand_oldest_first(client: Client, article) -> None:
+def test_comments_stand_newest_first_until_another_order_is_asked_for(client: Client, article) -> None:
     make_comment(article, "后来的", minutes_ago=1)
     make_comment(article, "先来的", minutes_ago=5)
 
-    assert shown(client, article.get_absolute_url()) == ["先来的", "后来的"]
+    address = article.get_absolute_url()
+    assert shown(client, address) == ["后来的", "先来的"]
+    assert shown(client, f"{address}?order=oldest") == ["先来的", "后来的"]
+    assert shown(client, f"{address}?order=nonsense") == ["后来的", "先来的"]
 
 
 def test_hidden_comments_are_neither_shown_nor_counted(client: Client, article) -> None:
@@ -34,46 +38,37 @@ def test_hidden_comments_are_neither_shown_nor_counted(client: Client, article) 
     answer = client.get(article.get_absolute_url())
 
     assert "看不见" not in answer.content.decode()
-    assert answer.context["echo"].comments == 0
-    assert answer.context["echo"].scored == 0
+    assert answer.context["section"].echo.comments == 0
+    assert answer.context["section"].echo.scored == 0
 
 
-def test_the_address_of_a_comment_leads_to_its_page(client: Client, article) -> None:
-    comments = [make_comment(article, f"第{n}条", minutes_ago=200 - n) for n in range(COMMENTS_PER_PAGE + 1)]
+def test_the_address_of_a_comment_leads_to_it_with_what_comes_after(client: Client, article) -> None:
+    comments = [make_comment(article, f"第{n}条", minutes_ago=200 - n) for n in range(PAGE_SIZE + 1)]
 
-    first, last = comments[0], comments[-1]
+    oldest, newest = comments[0], comments[-1]
 
-    assert last.text not in shown(client, article.get_absolute_url())
-    assert shown(client, comment_address(article, last.pk)) == [last.text]
-    assert first.text in shown(client, comment_address(article, first.pk))
-    assert comment_address(article, last.pk).endswith(f"#comment-{last.pk}")
-
-
-def test_comments_of_the_same_moment_are_found_on_their_page(client: Client, article) -> None:
-    comments = [make_comment(article, f"第{n}条") for n in range(COMMENTS_PER_PAGE + 2)]
-    Comment.objects.update(created_at=comments[0].created_at)
-
-    for comment in (comments[COMMENTS_PER_PAGE - 1], comments[COMMENTS_PER_PAGE], comments[-1]):
-        assert comment.text in shown(client, comment_address(article, comment.pk))
+    assert oldest.text not in shown(client, article.get_absolute_url())
+    assert shown(client, comment_address(article, oldest.pk)) == [oldest.text]
+    assert shown(client, comment_address(article, newest.pk))[0] == newest.text
+    assert comment_address(article, oldest.pk).endswith(f"#comment-{oldest.pk}")
 
 
 @pytest.mark.parametrize("asked", ["0", "-3", "none", "9" * 40, "²", ""])
 def test_a_comment_that_is_not_there_shows_the_first_page(client: Client, article, asked: str) -> None:
     make_comment(article, "唯一的")
 
-    assert [
-        c.text for c in client.get(article.get_absolute_url(), {"comment": asked}).context["comments"]
-    ] == ["唯一的"]
+    for name in ("comment", "thread", "reply", "after"):
+        assert shown(client, f"{article.get_absolute_url()}?{name}={asked}") == ["唯一的"]
 
 
 def test_posting_leads_to_the_page_the_new_comment_is_on(client: Client, article) -> None:
-    for n in range(COMMENTS_PER_PAGE):
+    for n in range(PAGE_SIZE):
         make_comment(article, f"第{n}条", minutes_ago=100 - n)
     client.force_login(make_user("newcomer"))
 
     answer = client.post(f"{article.get_absolute_url()}comments/", {"text": "最新的一条"})
 
-    assert shown(client, answer["Location"]) == ["最新的一条"]
+    assert shown(client, answer["Location"])[0] == "最新的一条"
 
 
 def test_a_refused_comment_is_kept_in_its_form_with_the_reason(client: Client, article) -> None:
@@ -132,16 +127,6 @@ def test_only_ones_own_comments_can_be_deleted_from_the_page(client: Client, art
 
     assert f"/comments/{mine.pk}/delete/" in page
     assert f"/comments/{theirs.pk}/delete/" not in page
-
-
-def test_the_page_asks_the_database_equally_often_for_more_comments(
-    client: Client, article, django_assert_max_num_queries
-) -> None:
-    for n in range(30):
-        make_prediction(make_comment(article, f"第{n}条", author=make_user(f"reader{n}")))
-
-    with django_assert_max_num_queries(9):
-        client.get(article.get_absolute_url())
 
 
 def test_the_page_holds_no_inline_script_or_style(client: Client, article) -> None:
