@@ -3,42 +3,74 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
-from django.db.models import Prefetch
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import (
     OpenApiExample,
+    OpenApiParameter,
     OpenApiResponse,
     extend_schema,
     extend_schema_field,
     extend_schema_view,
 )
 from rest_framework import generics, serializers, status
-from rest_framework.exceptions import Throttled
-from rest_framework.permissions import IsAuthenticatedOrReadOnly
+from rest_framework.exceptions import APIException, PermissionDenied, Throttled, ValidationError
+from rest_framework.pagination import BasePagination
+from rest_framework.permissions import IsAuthenticated, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
+from rest_framework.views import APIView
 
 from blog_site.addresses import client_address
 from blog_site.articles.models import Article
 from blog_site.comments import explanations, services
 from blog_site.comments.explanations import Explanation, Part
 from blog_site.comments.inference import InferenceError
-from blog_site.comments.models import Comment, CommentQuerySet
-from blog_site.comments.text import CommentRejected, clean_comment_text
+from blog_site.comments.models import Comment, CommentQuerySet, Report, is_moderator
+from blog_site.comments.text import CommentRejected, clean_comment_text, clean_note
+from blog_site.comments.threads import (
+    OLDEST,
+    ORDERS,
+    PAGE_SIZE,
+    BadCursor,
+    Reader,
+    continue_after,
+    key_of,
+    listed,
+    with_likes,
+)
 from blog_site.labels.models import Label
 from blog_site.labels.services import best_label
+from blog_site.users.models import User
 
 from .endpoint import ApiView, describe_errors
 from .errors import ModelAway
 from .labels import LabelSerializer
-from .pagination import OldestCommentsFirst
 from .people import AuthorSerializer
 from .permissions import IsAuthorOrReads
 from .predictions import PredictionSerializer, SentimentField
 
 logger = logging.getLogger(__name__)
+MOST_A_PAGE: Final = 100
+REMOVED: Final = "removed"
+# What is told of a comment that the one who asks may not read.
+REMOVED_WORDS: Final[dict[str, Any]] = {
+    "status": REMOVED,
+    "author": None,
+    "guest_name": "",
+    "text": "",
+    "edited_at": None,
+    "like_count": 0,
+    "liked": False,
+    "constructiveness": 0.0,
+    "prediction": None,
+    "label": None,
+}
 
 
 class CommentTextField(serializers.CharField):
@@ -60,17 +92,81 @@ class CommentTextField(serializers.CharField):
             raise serializers.ValidationError(rejection.message, code=rejection.code) from rejection
 
 
+class ParentField(serializers.IntegerField):
+    """The id of a comment; unlike DRF's field, it makes no number of a text, a fraction or a truth."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
+@extend_schema_field(
+    {"type": "string", "oneOf": [{"const": value} for value in (*Comment.Status.values, REMOVED)]}
+)
+class StatusField(serializers.CharField):
+    pass
+
+
 class CommentSerializer(serializers.ModelSerializer[Comment]):
+    """A comment as the one who asks may see it; what they may not read stands without its words, for its replies."""
+
     article = serializers.SlugRelatedField(slug_field="slug", read_only=True)
-    author = AuthorSerializer(read_only=True)
+    parent = ParentField(
+        source="parent_id",
+        required=False,
+        allow_null=True,
+        min_value=1,
+        max_value=2**63 - 1,
+        help_text="The comment it answers; null under the article itself",
+    )
+    author = AuthorSerializer(
+        read_only=True, allow_null=True, help_text="Null for a guest, and where the comment was removed"
+    )
+    guest_name = serializers.CharField(read_only=True)
     text = CommentTextField()
+    status = StatusField(
+        read_only=True, help_text=f"`{REMOVED}`: not to be read; it stands for the replies to it"
+    )
+    liked = serializers.SerializerMethodField(help_text="Whether the one who asks likes it")
     prediction = serializers.SerializerMethodField()
     label = serializers.SerializerMethodField()
 
     class Meta:
         model = Comment
-        fields = ("id", "article", "author", "text", "created_at", "prediction", "label")
-        read_only_fields = ("created_at",)
+        fields = (
+            "id",
+            "article",
+            "parent",
+            "depth",
+            "author",
+            "guest_name",
+            "text",
+            "status",
+            "created_at",
+            "edited_at",
+            "like_count",
+            "reply_count",
+            "liked",
+            "constructiveness",
+            "prediction",
+            "label",
+        )
+        read_only_fields = (
+            "depth",
+            "created_at",
+            "edited_at",
+            "like_count",
+            "reply_count",
+            "constructiveness",
+        )
+
+    def to_representation(self, instance: Comment) -> dict[str, Any]:
+        said: dict[str, Any] = super().to_representation(instance)
+        return said if may_read(instance, self.context["request"].user) else {**said, **REMOVED_WORDS}
+
+    def get_liked(self, comment: Comment) -> bool:
+        return bool(getattr(comment, "is_liked", False))
 
     @extend_schema_field(PredictionSerializer(allow_null=True))
     def get_prediction(self, comment: Comment) -> dict[str, Any] | None:
@@ -81,6 +177,34 @@ class CommentSerializer(serializers.ModelSerializer[Comment]):
     def get_label(self, comment: Comment) -> dict[str, Any] | None:
         label = best_label(comment.present_labels)
         return None if label is None else LabelSerializer(label).data
+
+
+class LikeSerializer(serializers.ModelSerializer[Comment]):
+    liked = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Comment
+        fields = ("liked", "like_count")
+        read_only_fields = fields
+
+    def get_liked(self, comment: Comment) -> bool:
+        return bool(getattr(comment, "is_liked", False))
+
+
+class ReportSerializer(serializers.ModelSerializer[Report]):
+    reason = serializers.ChoiceField(choices=Report.Reason.choices)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=300)
+
+    class Meta:
+        model = Report
+        fields = ("reason", "note", "created_at")
+        read_only_fields = ("created_at",)
+
+    def validate_note(self, note: str) -> str:
+        try:
+            return clean_note(note)
+        except CommentRejected as rejection:
+            raise serializers.ValidationError(rejection.message, code=rejection.code) from rejection
 
 
 class ExplanationPartSerializer(serializers.Serializer[Part]):
@@ -124,36 +248,153 @@ def present_comments() -> CommentQuerySet:
     )
 
 
+def may_read(comment: Comment, user: User | AnonymousUser) -> bool:
+    """Whether somebody may read the words of a comment that has a place in a list before them."""
+    if comment.is_visible():
+        return True
+    own = comment.author_id is not None and comment.author_id == user.pk
+    return comment.status != Comment.Status.DELETED and (own or is_moderator(user))
+
+
+class InOrder(BasePagination):
+    """Pages of comments by key, whichever order is asked for: `cursor` is the key, with `r` before it to go back."""
+
+    def paginate_queryset(
+        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        self.request = request
+        self.order = ORDERS[read_order(request)]
+        size = self._read_size(request)
+        cursor = request.query_params.get("cursor", "")
+        self.is_back = cursor.startswith("r")
+        try:
+            rows = list(
+                continue_after(queryset, self.order, cursor.removeprefix("r"), back=self.is_back)[: size + 1]
+            )
+        except BadCursor as error:
+            raise ValidationError({"cursor": [_("这个游标不对：请用上一页给的 next 或 previous")]}) from error
+        self.has_beyond, self.is_first = len(rows) > size, not cursor
+        rows = rows[:size]
+        self.rows = rows[::-1] if self.is_back else rows
+        return self.rows
+
+    def _read_size(self, request: Request) -> int:
+        asked = request.query_params.get("page_size", str(PAGE_SIZE))
+        if not (asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= MOST_A_PAGE):
+            raise ValidationError({"page_size": [_("应为 1 到 %(limit)d 的整数") % {"limit": MOST_A_PAGE}]})
+        return int(asked)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        has_next = bool(self.rows) and (self.is_back or self.has_beyond)
+        has_previous = bool(self.rows) and (self.has_beyond if self.is_back else not self.is_first)
+        return Response(
+            {
+                "next": self._link("", self.rows[-1]) if has_next else None,
+                "previous": self._link("r", self.rows[0]) if has_previous else None,
+                "results": data,
+            }
+        )
+
+    def _link(self, way: str, row: Comment) -> str:
+        return replace_query_param(
+            self.request.build_absolute_uri(), "cursor", f"{way}{key_of(row, self.order)}"
+        )
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        link = {"type": ["string", "null"], "format": "uri"}
+        return {
+            "type": "object",
+            "required": ["next", "previous", "results"],
+            "properties": {"next": link, "previous": link, "results": schema},
+        }
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        size = {"type": "integer", "minimum": 1, "maximum": MOST_A_PAGE, "default": PAGE_SIZE}
+        return [
+            {"name": "cursor", "in": "query", "required": False, "schema": {"type": "string"}},
+            {"name": "page_size", "in": "query", "required": False, "schema": size},
+        ]
+
+
+def read_order(request: Request) -> str:
+    """The order that a query string asks for; raises ValidationError."""
+    order = request.query_params.get("order", OLDEST.name)
+    if order not in ORDERS:
+        raise ValidationError({"order": [_("可选：%(orders)s") % {"orders": ", ".join(ORDERS)}]})
+    return str(order)
+
+
 @extend_schema_view(
     get=extend_schema(
-        summary="An article's visible comments, oldest first",
-        responses={200: CommentSerializer(many=True), **describe_errors(404)},
+        summary="An article's comments",
+        description="All of them, or what answers one (`parent`). A comment that was removed stays in the list, "
+        "without its words, where visible replies hang below it.",
+        parameters=[
+            OpenApiParameter("order", str, enum=list(ORDERS), default=OLDEST.name),
+            OpenApiParameter(
+                "parent", str, description="`root` for those under the article itself, or the id of a comment"
+            ),
+        ],
+        responses={200: CommentSerializer(many=True), **describe_errors(400, 404)},
     ),
     post=extend_schema(
-        summary="Post a comment",
+        summary="Post a comment, or with `parent` a reply",
+        description="What the site's rules hold comes back with the status `pending`: others see it once a moderator "
+        "has approved it. 403 where the article takes no comments.",
         responses={201: CommentSerializer, **describe_errors(400, 401, 403, 404, 413)},
     ),
 )
 class ArticleComments(ApiView, generics.ListCreateAPIView[Comment]):
     serializer_class = CommentSerializer
-    pagination_class = OldestCommentsFirst
+    pagination_class = InOrder
     permission_classes = (IsAuthenticatedOrReadOnly,)
 
     def get_queryset(self) -> CommentQuerySet:
-        return present_comments().visible().filter(article=self.get_article())
+        reader = Reader(self.request.user)
+        comments = with_likes(present_comments().filter(listed(reader), article=self.get_article()), reader)
+        parent = self.request.query_params.get("parent", "")
+        if parent == "root":
+            return comments.filter(parent=None)
+        if parent.isascii() and parent.isdigit():
+            return comments.filter(parent=min(int(parent[:19]), 2**63 - 1))
+        if parent:
+            raise ValidationError({"parent": [_("应为 root 或一条评论的 id")]})
+        return comments
 
     def get_article(self) -> Article:
-        return get_object_or_404(Article.objects.published(), slug=self.kwargs["slug"])
+        articles = Article.objects.published().select_related("category")
+        return get_object_or_404(articles, slug=self.kwargs["slug"])
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         article = self.get_article()
         posted = self.get_serializer(data=request.data)
         posted.is_valid(raise_exception=True)
-        comment = services.post_comment(
-            article=article, author=request.user, text=posted.validated_data["text"]
-        )
+        try:
+            comment = services.post_comment(
+                article=article,
+                author=request.user,
+                text=posted.validated_data["text"],
+                parent=self._parent(article, posted.validated_data.get("parent_id")),
+            )
+        except CommentRejected as rejection:
+            raise _refusal(rejection, "parent") from rejection
         said = self.get_serializer(present_comments().get(pk=comment.pk))
         return Response(said.data, status=status.HTTP_201_CREATED)
+
+    def _parent(self, article: Article, comment_id: int | None) -> Comment | None:
+        if comment_id is None:
+            return None
+        parent = Comment.objects.visible().filter(article=article, pk=comment_id).first()
+        if parent is None:
+            raise ValidationError({"parent": [_("你要回复的评论已经不在了")]})
+        return parent
+
+
+def _refusal(rejection: CommentRejected, field: str) -> APIException:
+    """Say why a service refused: 403 where nothing that is written would do, else what is wrong with a field."""
+    if rejection.code in ("closed", "guests_not_allowed", "too_late"):
+        return PermissionDenied(rejection.message)
+    return ValidationError({field: [rejection.message]})
 
 
 @extend_schema_view(
@@ -161,20 +402,88 @@ class ArticleComments(ApiView, generics.ListCreateAPIView[Comment]):
         summary="A comment; its prediction is null until a model has seen it",
         responses={200: CommentSerializer, **describe_errors(404)},
     ),
+    patch=extend_schema(
+        summary="Change the text of one's own comment, for a while after posting it",
+        responses={200: CommentSerializer, **describe_errors(400, 401, 403, 404, 413)},
+    ),
     delete=extend_schema(
         summary="Delete one's own comment",
         responses={204: OpenApiResponse(description="Deleted"), **describe_errors(401, 403, 404)},
     ),
 )
-class CommentDetail(ApiView, generics.RetrieveDestroyAPIView[Comment]):
+class CommentDetail(ApiView, generics.RetrieveUpdateDestroyAPIView[Comment]):
     serializer_class = CommentSerializer
     permission_classes = (IsAuthenticatedOrReadOnly, IsAuthorOrReads)
+    http_method_names = ("get", "head", "options", "patch", "delete")
 
     def get_queryset(self) -> CommentQuerySet:
-        return present_comments().seen_by(self.request.user)
+        return with_likes(present_comments().seen_by(self.request.user), Reader(self.request.user))
+
+    def perform_update(self, serializer: serializers.BaseSerializer[Comment]) -> None:
+        comment = serializer.instance
+        assert comment is not None
+        text = serializer.validated_data.get("text")
+        if text is None:
+            return
+        try:
+            services.edit_comment(comment=comment, text=text)
+        except CommentRejected as rejection:
+            raise _refusal(rejection, "text") from rejection
+        serializer.instance = self.get_queryset().get(pk=comment.pk)
 
     def perform_destroy(self, instance: Comment) -> None:
         services.delete_comment(comment=instance)
+
+
+class OnComment(ApiView):
+    """What readers do with a comment that others can see."""
+
+    permission_classes = (IsAuthenticated,)
+
+    def get_queryset(self) -> CommentQuerySet:
+        seen = Comment.objects.seen_by(self.request.user).visible()
+        return with_likes(seen.select_related("author"), Reader(self.request.user))
+
+
+class CommentLike(OnComment):
+    serializer_class = LikeSerializer
+
+    @extend_schema(
+        summary="Like somebody else's comment; repeating it changes nothing",
+        request=None,
+        responses={200: LikeSerializer, **describe_errors(401, 403, 404)},
+    )
+    def put(self, request: Request, pk: int) -> Response:
+        comment = self.get_object()
+        if comment.author_id == request.user.pk:
+            raise PermissionDenied(_("不能给自己的评论点赞"))
+        services.like_comment(comment=comment, user=request.user)
+        return Response(self.get_serializer(self.get_object()).data)
+
+    @extend_schema(
+        summary="Take a like back; repeating it changes nothing",
+        responses={200: LikeSerializer, **describe_errors(401, 403, 404)},
+    )
+    def delete(self, request: Request, pk: int) -> Response:
+        services.unlike_comment(comment=self.get_object(), user=request.user)
+        return Response(self.get_serializer(self.get_object()).data)
+
+
+class CommentReport(OnComment):
+    serializer_class = ReportSerializer
+
+    @extend_schema(
+        summary="Report somebody else's comment to the moderators; a second report by the same reader changes nothing",
+        responses={201: ReportSerializer, **describe_errors(400, 401, 403, 404, 413)},
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        comment = self.get_object()
+        said = self.get_serializer(data=request.data)
+        said.is_valid(raise_exception=True)
+        report = services.report_comment(comment=comment, reporter=request.user, **said.validated_data)
+        if report is None:
+            raise PermissionDenied(_("这条评论不能举报。"))
+        return Response(self.get_serializer(report).data, status=status.HTTP_201_CREATED)
 
 
 EXPLANATION_EXAMPLE = OpenApiExample(

@@ -45,10 +45,6 @@ class NewestArticlesFirst(ByTime):
     ordering = ("-published_at", "-id")
 
 
-class OldestCommentsFirst(ByTime):
-    ordering = ("created_at", "id")
-
-
 class ById(CheckedCursorPagination):
     page_size = 100
     ordering = ("id",)

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .guests import stamp_form, was_written_by_hand
 from .models import Report
-from .text import GUEST_NAME_MAX, CommentRejected, clean_comment_text, clean_guest_name
+from .text import GUEST_NAME_MAX, CommentRejected, clean_comment_text, clean_guest_name, clean_note
 
 
 class CommentTextField(forms.CharField):
@@ -89,3 +89,9 @@ class ReportForm(forms.Form):
         max_length=300,
         widget=forms.Textarea(attrs={"rows": 3, "maxlength": 300}),
     )
+
+    def clean_note(self) -> str:
+        try:
+            return clean_note(self.cleaned_data["note"])
+        except CommentRejected as rejection:
+            raise ValidationError(rejection.message, code=rejection.code) from rejection

@@ -71,3 +71,10 @@ def clean_guest_name(raw: str) -> str:
             code="name_too_long",
         )
     return name
+
+
+def clean_note(raw: str) -> str:
+    """Bring a note to the moderators into the form that is stored. Raises CommentRejected."""
+    note = _LINE_ENDS.sub("\n", raw).strip()
+    _refuse_unstorable(note)
+    return note

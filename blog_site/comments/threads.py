@@ -166,6 +166,14 @@ def key_of(comment: Comment, order: Order) -> str:
     return f"{place}_{comment.pk}"
 
 
+def continue_after(
+    comments: CommentQuerySet, order: Order, after: str = "", *, back: bool = False
+) -> CommentQuerySet:
+    """Sort comments, and leave out what stands before a key; `back`: the other way round. Raises BadCursor."""
+    sort = replace(order, descending=order.descending != back)
+    return _continue(comments, sort, after, None).order_by(*sort.sort())
+
+
 def _answers(under: Article | Comment, reader: Reader) -> CommentQuerySet:
     if isinstance(under, Article):
         answers = Comment.objects.filter(article=under, parent=None)

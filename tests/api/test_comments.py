@@ -66,8 +66,17 @@ def test_a_comment_tells_what_a_model_and_a_labeller_said_of_it(client, article:
     assert said == {
         "id": comment.pk,
         "article": "soy-milk",
+        "parent": None,
+        "depth": 0,
         "author": {"username": "laowang", "display_name": "老王"},
+        "guest_name": "",
         "text": "味道真好",
+        "status": "visible",
+        "edited_at": None,
+        "like_count": 0,
+        "reply_count": 0,
+        "liked": False,
+        "constructiveness": 0.0,
         "prediction": {
             "label": "positive",
             "score": 0.75,
