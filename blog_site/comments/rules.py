@@ -93,10 +93,10 @@ def contains_word(text: str, word: str) -> bool:
         return False
     if _LATIN_WORD.fullmatch(sought):
         return re.search(rf"(?<![a-z0-9]){re.escape(sought)}(?![a-z0-9])", normalize_text(text)) is not None
-    return _squeeze(sought) in _squeeze(normalize_text(text))
+    letters, present = _letters(sought), normalize_text(text)
+    return letters in _letters(present) if letters else sought in present
 
 
-def _squeeze(text: str) -> str:
+def _letters(text: str) -> str:
     """Keep what can be read aloud: letters and digits, of whatever script."""
-    kept = "".join(character for character in text if unicodedata.category(character)[0] in "LN")
-    return kept or text
+    return "".join(character for character in text if unicodedata.category(character)[0] in "LN")

@@ -322,8 +322,8 @@ def test_nobody_else_deletes_it(client, article: Article) -> None:
     assert Comment.objects.get() == comment
 
 
-@pytest.mark.parametrize("method", ["put", "patch", "post"])
-def test_a_comment_is_not_changed_through_the_api(client, article: Article, reader, method: str) -> None:
+@pytest.mark.parametrize("method", ["put", "post"])
+def test_a_comment_is_not_replaced_through_the_api(client, article: Article, reader, method: str) -> None:
     comment = make_comment(article=article, author=reader)
     response = getattr(client, method)(
         f"/api/v1/comments/{comment.pk}/", {"text": "x"}, content_type="application/json"
