@@ -7,6 +7,7 @@ what the processes of one machine share, so that `manage.py` in a second termina
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 from kombu import Queue
+
+from blog_site.limits import Rate, parse_rate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -34,6 +37,14 @@ def read_object(name: str) -> dict[str, Any]:
             f'{name} is {text!r}: set it to a JSON object such as {{"pool": "training"}}'
         )
     return value
+
+
+def read_rates(name: str, default: str) -> list[Rate]:
+    """A setting of rates such as "10/minute,100/hour", which all hold; set to nothing it limits nothing."""
+    try:
+        return [parse_rate(text) for text in env.str(name, default=default).split(",") if text.strip()]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from error
 
 
 # -- Django ------------------------------------------------------------------------------------------------------
@@ -61,6 +72,7 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "drf_spectacular",
     "django_celery_beat",
+    "axes",
     "blog_site.database",
     "blog_site.users",
     "blog_site.articles",
@@ -83,6 +95,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "blog_site.allowances.AllowanceMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -157,9 +170,41 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = [
+    "blog_site.users.lockout.LockOut",
+    "django.contrib.auth.backends.ModelBackend",
+]
 LOGIN_URL = "users:sign_in"
 LOGIN_REDIRECT_URL = "articles:home"
 LOGOUT_REDIRECT_URL = "articles:home"
+
+# -- How often: blog_site/allowances.py ---------------------------------------------------------------------------
+
+ALLOWANCES = {
+    "comments": read_rates("LIMIT_COMMENTS", "10/minute,100/hour"),
+    "reports": read_rates("LIMIT_REPORTS", "10/minute,50/hour"),
+    "likes": read_rates("LIMIT_LIKES", "60/minute"),
+    "uploads": read_rates("LIMIT_UPLOADS", "20/minute,200/hour"),
+    "writes": read_rates("LIMIT_WRITES", "60/minute"),
+    "sign_ins": read_rates("LIMIT_SIGN_INS", "10/minute,60/hour"),
+    "sign_ups": read_rates("LIMIT_SIGN_UPS", "20/hour"),
+    "passwords": read_rates("LIMIT_PASSWORDS", "10/hour"),
+}
+# Many accounts may be behind one address: all of them together may do this many times what one may.
+ALLOWANCE_ADDRESS_FACTOR = env.int("LIMIT_ADDRESS_FACTOR", default=5)
+
+# Who fails to sign in so often is locked out of that account, from that address, for so long: users/lockout.py.
+AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=8)
+AXES_COOLOFF_TIME = timedelta(minutes=env.int("SIGN_IN_LOCKOUT_MINUTES", default=15))
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "blog_site.users.lockout.address_of"
+AXES_USERNAME_CALLABLE = "blog_site.users.lockout.name_of"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True  # who signed in from where is kept of failures alone
+AXES_ENABLE_ADMIN = False  # users/admin.py shows them
+AXES_VERBOSE = False
+SILENCED_SYSTEM_CHECKS = ["axes.W002"]  # its middleware: LockOut's own exception says it to every door
 
 # -- Language and time: Chinese first ------------------------------------------------------------------------------
 
@@ -335,5 +380,5 @@ LOGGING = {
     "filters": {"origin": {"()": "blog_site.tracing.OriginFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["origin"]}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"httpx": {"level": "WARNING"}},
+    "loggers": {"httpx": {"level": "WARNING"}, "axes": {"level": "WARNING"}},
 }

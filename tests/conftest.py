@@ -30,6 +30,11 @@ os.environ |= {
     "LABELLER": "snownlp",
     "TRAINING_LAUNCHER": "local",
     "LOG_LEVEL": "INFO",
+    # All tests come from one address: only those about limits have any (tests/test_allowances.py).
+    **{
+        f"LIMIT_{what}": ""
+        for what in ("COMMENTS", "REPORTS", "LIKES", "UPLOADS", "WRITES", "SIGN_INS", "SIGN_UPS", "PASSWORDS")
+    },
 }
 for _name in (
     "ALLOWED_HOSTS",

@@ -139,9 +139,26 @@ def test_a_variable_of_the_loop_becomes_the_setting_of_its_name(name: str, given
     assert read_settings(DEBUG="1", **{name: given})[name] == read
 
 
+def test_limits_are_rates_separated_by_commas_or_none_at_all() -> None:
+    limits = read_settings(DEBUG="1", LIMIT_COMMENTS="2/second, 30/hour", LIMIT_LIKES="")["ALLOWANCES"]
+
+    assert [(rate.uses, rate.seconds) for rate in limits["comments"]] == [(2, 1), (30, 3600)]
+    assert limits["likes"] == []
+    assert all(limits[purpose] for purpose in limits if purpose != "likes"), "nothing is unlimited by itself"
+
+
+def test_a_limit_that_is_no_rate_says_how_to_write_one() -> None:
+    with pytest.raises(
+        ImproperlyConfigured, match=r"LIMIT_COMMENTS: 'often' is no rate: write it like 60/minute"
+    ):
+        read_settings(DEBUG="1", LIMIT_COMMENTS="often")
+
+
 def read_variables() -> set[str]:
     """The environment variables that blog_site/settings.py reads."""
-    called = re.findall(r"\b(?:env\.\w+|read_object)\(\s*\"(\w+)\"", SETTINGS.read_text(encoding="utf-8"))
+    called = re.findall(
+        r"\b(?:env\.\w+|read_object|read_rates)\(\s*\"(\w+)\"", SETTINGS.read_text(encoding="utf-8")
+    )
     return set(called)
 
 

@@ -16,6 +16,8 @@ from rest_framework.response import Response
 from rest_framework.serializers import as_serializer_error
 from rest_framework.views import exception_handler
 
+from blog_site.allowances import TooMany
+
 NO_FIELD = "non_field_errors"
 RETRY_AFTER_SECONDS = 5  # where the inference service does not say itself when it is back
 
@@ -67,6 +69,8 @@ def _as_api_exception(exception: Exception) -> Exception:
         return exceptions.PermissionDenied()
     if isinstance(exception, RequestDataTooBig):
         return PayloadTooLarge()
+    if isinstance(exception, TooMany):
+        return exceptions.Throttled(exception.retry_after_seconds)
     return exception
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axes.models import AccessAttempt
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -19,3 +20,13 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.display_name or self.username
+
+
+class FailedSignIn(AccessAttempt):
+    """Failures to sign in at one account from one address, as axes keeps them, under a name for administrators."""
+
+    class Meta:
+        proxy = True
+        app_label = "users"
+        verbose_name = _("登录失败记录")
+        verbose_name_plural = _("登录失败记录")

@@ -38,7 +38,7 @@ class SignUp(RedirectURLMixin, FormView):
         except UsernameTaken:
             form.add_error("username", _("这个用户名已经有人用了，换一个吧。"))
             return self.form_invalid(form)
-        login(self.request, user)
+        login(self.request, user, backend="django.contrib.auth.backends.ModelBackend")
         messages.success(self.request, _("欢迎你，%(name)s。") % {"name": user})
         return HttpResponseRedirect(self.get_success_url())
 
