@@ -38,7 +38,7 @@ def walk(under: Article | Comment, order: str, size: int) -> list[int]:
 def fill(article: Article, parent: Comment | None = None) -> list[Comment]:
     """Seven comments, some of the same moment and the same worth."""
     author, now = make_user(), timezone.now()
-    comments = [
+    return [
         make_comment(
             f"第{number}条",
             article=article,
@@ -49,7 +49,6 @@ def fill(article: Article, parent: Comment | None = None) -> list[Comment]:
         )
         for number in range(7)
     ]
-    return comments
 
 
 @pytest.mark.parametrize("nested", [False, True])
