@@ -52,21 +52,20 @@ def changes(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _answer(article: Article, request: HttpRequest, reader: Reader, since: datetime | None) -> dict[str, Any]:
-    now = timezone.now()
     changed = _changed(article, reader, since)
     more = len(changed) > MOST
-    changed = changed[:MOST]
     gone = _gone(article, reader, since)
     if more:
-        reached = changed[-1].changed_at
+        reached = changed[MOST - 1].changed_at
     elif changed or gone or since is None:
-        reached = now - OVERLAP
+        reached = timezone.now() - OVERLAP
     else:
         reached = since  # the same question next time, so that "nothing changed" is a short answer
+    parents_first = sorted(changed[:MOST], key=lambda comment: comment.pk)
     return {
         "cursor": write_cursor(reached),
         "more": more,
-        "comments": [_describe(comment, article, request, reader) for comment in changed],
+        "comments": [_describe(comment, article, request, reader) for comment in parents_first],
         "gone": gone,
         "counts": _counts(article),
     }

@@ -79,6 +79,7 @@ def post_comment(
     with transaction.atomic():
         if parent is not None:
             _join_thread(comment, parent)
+            comment.changed_at = timezone.now()  # after its parent, which a page must have first
         comment.save(force_insert=True)
         if held is not None:
             _record_hold(comment, held)
