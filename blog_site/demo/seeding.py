@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,10 @@ from django.utils import timezone
 
 from blog_site.articles.models import Article, Category
 from blog_site.articles.services import save_article
-from blog_site.comments.models import Comment
+from blog_site.comments.constructiveness import rate_constructiveness
+from blog_site.comments.decisions import record_decision
+from blog_site.comments.models import Comment, Decision, Like, Report, Rules
+from blog_site.comments.rules import Facts, judge
 from blog_site.comments.text import clean_comment_text
 from blog_site.users.models import User
 from blog_site.users.services import grant_moderators
@@ -41,10 +44,29 @@ class SeedUser:
 
 
 @dataclass(frozen=True)
+class SeedReport:
+    by: str
+    reason: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class SeedComment:
-    author: str
-    hours_after: float
+    """A comment of a member or of a `guest`; `status` other than visible says what became of it."""
+
+    hours_after: float  # after the article
     text: str
+    author: str | None = None
+    guest: str = ""
+    status: str = Comment.Status.VISIBLE
+    likes: int = 0  # by as many members, always the same ones
+    replies: Sequence[SeedComment] = ()
+    reports: Sequence[SeedReport] = ()
+
+    def people(self) -> set[str]:
+        """Everybody who says something here."""
+        own = {self.author} if self.author else set()
+        return own.union({report.by for report in self.reports}, *(reply.people() for reply in self.replies))
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ class SeedColumn:
     name: str
     description: str
     articles: Sequence[SeedArticle]
+    guests_may_comment: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,14 +142,22 @@ def _parse_column(data: dict[str, Any]) -> SeedColumn:
 
 
 def _parse_article(row: dict[str, Any]) -> SeedArticle:
-    return SeedArticle(**{**row, "comments": [SeedComment(**comment) for comment in row["comments"]]})
+    return SeedArticle(**{**row, "comments": [_parse_comment(comment) for comment in row["comments"]]})
+
+
+def _parse_comment(row: dict[str, Any]) -> SeedComment:
+    parts = {
+        "replies": [_parse_comment(reply) for reply in row.get("replies", ())],
+        "reports": [SeedReport(**report) for report in row.get("reports", ())],
+    }
+    return SeedComment(**row | parts)
 
 
 def _check_authors(content: Content) -> None:
     known = {user.username for user in content.users}
     for column in content.columns:
         for article in column.articles:
-            unknown = {article.author, *(comment.author for comment in article.comments)} - known
+            unknown = {article.author}.union(*(comment.people() for comment in article.comments)) - known
             if unknown:
                 raise ContentError(
                     f"{column.slug}.json: article {article.slug!r} names {sorted(unknown)}, who are not in users.json"
@@ -145,7 +176,9 @@ def seed_demo(
     are stored without queueing anything: they are in the past, where the sweeps find them.
     """
     users = _seed_users(content.users, password)
-    made = [_seed_column(column, on_article) for column in content.columns]
+    names = [user.username for user in content.users]
+    members = {member.username: member for member in User.objects.filter(username__in=names)}
+    made = [_seed_column(column, members, on_article) for column in content.columns]
     return SeedCounts(
         categories=sum(column is not None for column in made),
         users=users,
@@ -161,10 +194,17 @@ class _ColumnCounts:
 
 
 @transaction.atomic
-def _seed_column(column: SeedColumn, on_article: Callable[[SeedArticle], None]) -> _ColumnCounts | None:
+def _seed_column(
+    column: SeedColumn, members: Mapping[str, User], on_article: Callable[[SeedArticle], None]
+) -> _ColumnCounts | None:
     """Make a category with its articles; None when it was there."""
     category, made = Category.objects.get_or_create(
-        slug=column.slug, defaults={"name": column.name, "description": column.description}
+        slug=column.slug,
+        defaults={
+            "name": column.name,
+            "description": column.description,
+            "guests_may_comment": column.guests_may_comment,
+        },
     )
     articles = comments = 0
     for seed in column.articles:
@@ -172,7 +212,7 @@ def _seed_column(column: SeedColumn, on_article: Callable[[SeedArticle], None]) 
             made and not Article.objects.filter(slug=seed.slug).exists()
         ):  # else somebody's of the same address
             articles += 1
-            comments += _seed_article(seed, category)
+            comments += _seed_article(seed, category, members)
         on_article(seed)
     return _ColumnCounts(articles, comments) if made else None
 
@@ -197,11 +237,11 @@ def _seed_user(seed: SeedUser, hashed: str, **rights: bool) -> bool:
     return made
 
 
-def _seed_article(seed: SeedArticle, category: Category) -> int:
+def _seed_article(seed: SeedArticle, category: Category, members: Mapping[str, User]) -> int:
     """Make an article with its comments; says how many."""
     article = save_article(article=_draft_article(seed, category), tags=seed.tags)
     assert article.published_at is not None
-    return _seed_comments(seed, article, article.published_at)
+    return _seed_comments(seed, article, article.published_at, members)
 
 
 def _draft_article(seed: SeedArticle, category: Category) -> Article:
@@ -225,26 +265,70 @@ def _published_at(seed: SeedArticle) -> datetime:
     return min(moment, timezone.now())
 
 
-def _seed_comments(seed: SeedArticle, article: Article, published_at: datetime) -> int:
-    authors = dict(
-        User.objects.filter(username__in={comment.author for comment in seed.comments}).values_list(
-            "username", "pk"
+def _seed_comments(
+    seed: SeedArticle, article: Article, published_at: datetime, members: Mapping[str, User]
+) -> int:
+    thread = _Thread(article, published_at, members)
+    made = sum(thread.add(comment) for comment in seed.comments)
+    # Dated now by being saved; the sweeps leave what is new to the queue, where these never were.
+    article.comments.update(updated_at=F("created_at"), changed_at=F("created_at"))
+    return made
+
+
+@dataclass(frozen=True)
+class _Thread:
+    """Writes the comments of an article down as they would stand after all that has happened to them."""
+
+    article: Article
+    published_at: datetime
+    members: Mapping[str, User]
+
+    def add(self, seed: SeedComment, parent: Comment | None = None) -> int:
+        """Make a comment with what hangs on it; says how many comments that is."""
+        comment = self._draft(seed, parent)
+        comment.save(force_insert=True)
+        likers = self._likers(seed)[: seed.likes]
+        Like.objects.bulk_create(Like(comment=comment, user=liker) for liker in likers)
+        Report.objects.bulk_create(
+            Report(comment=comment, reporter=self.members[report.by], reason=report.reason, note=report.note)
+            for report in seed.reports
         )
-    )
-    Comment.objects.bulk_create(
-        _draft_comment(comment, article, published_at, authors[comment.author]) for comment in seed.comments
-    )
-    # bulk_create dates the rows now; the sweeps leave what is new to the queue, where these never were.
-    article.comments.update(updated_at=F("created_at"))
-    return len(seed.comments)
+        if seed.status == Comment.Status.PENDING:
+            self._record_hold(comment)
+        return 1 + sum(self.add(reply, comment) for reply in seed.replies)
 
+    def _draft(self, seed: SeedComment, parent: Comment | None) -> Comment:
+        text = clean_comment_text(seed.text) if seed.status != Comment.Status.DELETED else ""
+        visible = sum(reply.status == Comment.Status.VISIBLE for reply in seed.replies)
+        return Comment(
+            article=self.article,
+            parent=parent,
+            depth=parent.depth + 1 if parent else 0,
+            author=self.members[seed.author] if seed.author and text else None,
+            guest_name=seed.guest,
+            text=text,
+            text_digest=text_digest(text) if text else "",
+            status=seed.status,
+            created_at=min(self.published_at + timedelta(hours=seed.hours_after), timezone.now()),
+            like_count=min(seed.likes, len(self._likers(seed))),
+            reply_count=visible,
+            shown_replies=visible,
+            report_count=len(seed.reports),
+            constructiveness=rate_constructiveness(text=text, likes=seed.likes),
+        )
 
-def _draft_comment(seed: SeedComment, article: Article, published_at: datetime, author_id: int) -> Comment:
-    text = clean_comment_text(seed.text)
-    return Comment(
-        article=article,
-        author_id=author_id,
-        text=text,
-        text_digest=text_digest(text),
-        created_at=min(published_at + timedelta(hours=seed.hours_after), timezone.now()),
-    )
+    def _likers(self, seed: SeedComment) -> list[User]:
+        """Everybody who might like a comment, in an order of its own."""
+        others = [member for name, member in self.members.items() if name != seed.author]
+        return sorted(others, key=lambda member: zlib.crc32(f"{member.username}:{seed.text}".encode()))
+
+    def _record_hold(self, comment: Comment) -> None:
+        held = judge(Facts(comment.text, by_guest=comment.author is None), Rules.load(), ())
+        record_decision(
+            comment=comment,
+            to_status=comment.status,
+            action=Decision.Action.HOLD,
+            by=None,
+            reason=held.reason if held else "",
+            from_status="",
+        )

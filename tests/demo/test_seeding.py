@@ -55,11 +55,18 @@ def test_the_content_that_ships_is_complete() -> None:
     assert {column.slug for column in content.columns} == CATEGORIES
     assert {len(column.articles) for column in content.columns} == {6}
     articles = [article for column in content.columns for article in column.articles]
-    assert {len(article.comments) for article in articles} == {10}
+    assert {len([c for c in article.comments if c.status == "visible"]) for article in articles} == {10}
     assert max(Counter(article.slug for article in articles).values()) == 1
-    texts = [comment.text for article in articles for comment in article.comments]
+    comments = [comment for article in articles for comment in article.comments]
+    for comment in comments:
+        comments.extend(comment.replies)
+    texts = [comment.text for comment in comments if comment.status != "deleted"]
     assert all(clean_comment_text(text) for text in texts)
     assert max(Counter(texts).values()) == 1
+    assert {comment.status for comment in comments} == {"visible", "pending", "deleted"}
+    assert max(len(comment.replies) for comment in comments) > 1
+    assert any(comment.reports for comment in comments)
+    assert any(comment.guest for comment in comments)
 
 
 @pytest.mark.django_db
@@ -77,6 +84,40 @@ def test_seeding_makes_people_articles_and_comments_in_the_past(folder: Path) ->
         timedelta(hours=2),
     ]
     assert all(comment.created_at <= timezone.now() for comment in comments)
+
+
+@pytest.mark.django_db
+def test_a_conversation_is_seeded_as_it_would_stand(folder: Path) -> None:
+    comments = [
+        {
+            "author": "xiaoman",
+            "hours_after": 1,
+            "text": "好喝",
+            "likes": 1,
+            "replies": [{"author": "linxia", "hours_after": 2, "text": "谢谢"}],
+            "reports": [{"by": "linxia", "reason": "spam"}],
+        },
+        {"author": None, "guest": "路人", "hours_after": 3, "text": "也想尝尝", "status": "pending"},
+        {
+            "author": "xiaoman",
+            "hours_after": 4,
+            "text": "",
+            "status": "deleted",
+            "replies": [{"author": "linxia", "hours_after": 5, "text": "好的"}],
+        },
+    ]
+    (folder / "food.json").write_text(json.dumps(column(comments=comments)), encoding="utf-8")
+
+    assert seed_demo(content=load_content(folder)).comments == 5
+
+    top, reply, guests, tombstone, _answer = Comment.objects.order_by("created_at")
+    assert (reply.parent, reply.depth, top.reply_count, top.shown_replies) == (top, 1, 1, 1)
+    assert top.like_count == top.likes.count() == 1
+    assert top.report_count == top.reports.filter(settled_at=None).count() == 1
+    assert top.constructiveness > 0
+    assert (guests.byline, guests.decisions.get().reason) == ("路人", "rule:guest")
+    assert (tombstone.text, tombstone.author, tombstone.reply_count) == ("", None, 1)
+    assert all(comment.changed_at == comment.created_at for comment in Comment.objects.all())
 
 
 @pytest.mark.django_db
