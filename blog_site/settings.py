@@ -69,8 +69,8 @@ INSTALLED_APPS = [
     "django.contrib.sitemaps",
     "django.contrib.staticfiles",
     "rest_framework",
-    "rest_framework.authtoken",
     "drf_spectacular",
+    "corsheaders",
     "django_celery_beat",
     "axes",
     "blog_site.database",
@@ -89,6 +89,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "blog_site.policies.tell_policies",
+    "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -186,6 +187,8 @@ ALLOWANCES = {
     "likes": read_rates("LIMIT_LIKES", "60/minute"),
     "uploads": read_rates("LIMIT_UPLOADS", "20/minute,200/hour"),
     "writes": read_rates("LIMIT_WRITES", "60/minute"),
+    "api_reads": read_rates("LIMIT_API_READS", "600/minute"),
+    "api_signed_in_reads": read_rates("LIMIT_API_SIGNED_IN_READS", "1800/minute"),
     "sign_ins": read_rates("LIMIT_SIGN_INS", "10/minute,60/hour"),
     "sign_ups": read_rates("LIMIT_SIGN_UPS", "20/hour"),
     "passwords": read_rates("LIMIT_PASSWORDS", "10/hour"),
@@ -255,20 +258,49 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
+        "blog_site.api.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
-        "rest_framework.authentication.TokenAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticatedOrReadOnly"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "blog_site.api.schema.ApiSchema",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Huisheng 回声",
+    "DESCRIPTION": _(
+        "博客的数据，和网页上的一样：读文章、评论和模型的预测不用登录；写作、评论、管理凭令牌或登录状态。"
+    ),
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1/",
+    "COMPONENT_SPLIT_REQUEST": True,  # what is sent and what is answered are two things
+    "TAGS": [
+        {"name": "articles", "description": _("文章")},
+        {"name": "comments", "description": _("评论")},
+        {"name": "predictions", "description": _("模型的预测")},
+        {"name": "labels", "description": _("标注（版主）")},
+        {"name": "categories", "description": _("分类与标签")},
+        {"name": "me", "description": _("我自己")},
+        {"name": "tokens", "description": _("登录与令牌")},
+    ],
 }
+API_SIGN_IN_TOKEN_DAYS = env.int("API_SIGN_IN_TOKEN_DAYS", default=90)  # of a token got for a password
+
+# Pages of other addresses that may use the API from a browser: with tokens, never with the session's cookie.
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_URLS_REGEX = r"^/api/v1/"
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_HEADERS = [
+    "accept",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "if-match",
+    "if-none-match",
+]
+CORS_EXPOSE_HEADERS = ["etag", "location", "retry-after", "x-request-id"]
 
 # -- Celery ----------------------------------------------------------------------------------------------------------
 

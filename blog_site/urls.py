@@ -8,6 +8,9 @@ from django.urls import include, path
 
 from blog_site.articles.sitemaps import SITEMAPS
 
+handler400 = "blog_site.api.errors.bad_request"
+handler500 = "blog_site.api.errors.server_error"
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("blog_site.api.urls")),
@@ -20,6 +23,7 @@ urlpatterns = [
     ),
     path("sitemap-<section>.xml", sitemaps.sitemap, {"sitemaps": SITEMAPS}, name="sitemap"),
     path("", include("blog_site.users.urls")),
+    path("", include("blog_site.api.page_urls")),
     path("", include("blog_site.comments.urls")),
     path("", include("blog_site.articles.urls")),
 ]

@@ -33,7 +33,18 @@ os.environ |= {
     # All tests come from one address: only those about limits have any (tests/test_allowances.py).
     **{
         f"LIMIT_{what}": ""
-        for what in ("COMMENTS", "REPORTS", "LIKES", "UPLOADS", "WRITES", "SIGN_INS", "SIGN_UPS", "PASSWORDS")
+        for what in (
+            "COMMENTS",
+            "REPORTS",
+            "LIKES",
+            "UPLOADS",
+            "WRITES",
+            "API_READS",
+            "API_SIGNED_IN_READS",
+            "SIGN_INS",
+            "SIGN_UPS",
+            "PASSWORDS",
+        )
     },
 }
 for _name in (

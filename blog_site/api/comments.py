@@ -9,12 +9,14 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
     OpenApiResponse,
     extend_schema,
     extend_schema_field,
+    extend_schema_serializer,
     extend_schema_view,
 )
 from rest_framework import generics, serializers, status
@@ -48,12 +50,15 @@ from blog_site.labels.models import Label
 from blog_site.labels.services import best_label
 from blog_site.users.models import User
 
-from .endpoint import ApiView, describe_errors
+from .endpoint import ApiView
 from .errors import ModelAway
+from .etags import check_precondition
+from .fields import StrictIntegerField, StrictStringField
 from .labels import LabelSerializer
 from .people import AuthorSerializer
 from .permissions import IsAuthorOrReads
-from .predictions import PredictionSerializer, SentimentField
+from .predictions import PREDICTION_EXAMPLE, PredictionSerializer, SentimentField
+from .schema import IF_MATCH, describe_errors
 
 logger = logging.getLogger(__name__)
 MOST_A_PAGE: Final = 100
@@ -92,15 +97,6 @@ class CommentTextField(serializers.CharField):
             raise serializers.ValidationError(rejection.message, code=rejection.code) from rejection
 
 
-class ParentField(serializers.IntegerField):
-    """The id of a comment; unlike DRF's field, it makes no number of a text, a fraction or a truth."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
-            self.fail("invalid")
-        return int(super().to_internal_value(data))
-
-
 @extend_schema_field(
     {"type": "string", "oneOf": [{"const": value} for value in (*Comment.Status.values, REMOVED)]}
 )
@@ -108,27 +104,53 @@ class StatusField(serializers.CharField):
     pass
 
 
+COMMENT_EXAMPLE = {
+    "id": 12,
+    "article": "soy-milk",
+    "parent": None,
+    "depth": 0,
+    "author": {"username": "laowang", "display_name": "老王"},
+    "guest_name": "",
+    "text": "味道好，分量差",
+    "status": "visible",
+    "created_at": "2026-05-01T08:31:00+08:00",
+    "edited_at": None,
+    "like_count": 3,
+    "reply_count": 1,
+    "liked": False,
+    "constructiveness": 0.6,
+    "prediction": PREDICTION_EXAMPLE,
+    "label": {"sentiment": "neutral", "source": "moderator"},
+}
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("comment", value=COMMENT_EXAMPLE, response_only=True),
+        OpenApiExample("reply", value={"text": "分量确实小了点", "parent": 12}, request_only=True),
+    ]
+)
 class CommentSerializer(serializers.ModelSerializer[Comment]):
     """A comment as the one who asks may see it; what they may not read stands without its words, for its replies."""
 
     article = serializers.SlugRelatedField(slug_field="slug", read_only=True)
-    parent = ParentField(
+    parent = StrictIntegerField(
         source="parent_id",
         required=False,
         allow_null=True,
         min_value=1,
         max_value=2**63 - 1,
-        help_text="The comment it answers; null under the article itself",
+        help_text=gettext_lazy("回复的是哪条评论；直接写在文章下面的为 null"),
     )
     author = AuthorSerializer(
-        read_only=True, allow_null=True, help_text="Null for a guest, and where the comment was removed"
+        read_only=True, allow_null=True, help_text=gettext_lazy("访客写的、已经撤下的为 null")
     )
     guest_name = serializers.CharField(read_only=True)
     text = CommentTextField()
     status = StatusField(
-        read_only=True, help_text=f"`{REMOVED}`: not to be read; it stands for the replies to it"
+        read_only=True, help_text=gettext_lazy("removed：不给看的，只因为下面有回复才留着位置")
     )
-    liked = serializers.SerializerMethodField(help_text="Whether the one who asks likes it")
+    liked = serializers.SerializerMethodField(help_text=gettext_lazy("提问的人有没有点赞"))
     prediction = serializers.SerializerMethodField()
     label = serializers.SerializerMethodField()
 
@@ -179,6 +201,7 @@ class CommentSerializer(serializers.ModelSerializer[Comment]):
         return None if label is None else LabelSerializer(label).data
 
 
+@extend_schema_serializer(examples=[OpenApiExample("liked", value={"liked": True, "like_count": 4})])
 class LikeSerializer(serializers.ModelSerializer[Comment]):
     liked = serializers.SerializerMethodField()
 
@@ -191,9 +214,22 @@ class LikeSerializer(serializers.ModelSerializer[Comment]):
         return bool(getattr(comment, "is_liked", False))
 
 
+REPORT_EXAMPLE = {"reason": "off_topic", "note": "在卖手机壳"}
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("report", value=REPORT_EXAMPLE, request_only=True),
+        OpenApiExample(
+            "reported",
+            value={**REPORT_EXAMPLE, "created_at": "2026-05-01T09:00:00+08:00"},
+            response_only=True,
+        ),
+    ]
+)
 class ReportSerializer(serializers.ModelSerializer[Report]):
     reason = serializers.ChoiceField(choices=Report.Reason.choices)
-    note = serializers.CharField(required=False, allow_blank=True, max_length=300)
+    note = StrictStringField(required=False, allow_blank=True, max_length=300)
 
     class Meta:
         model = Report
@@ -210,15 +246,11 @@ class ReportSerializer(serializers.ModelSerializer[Report]):
 class ExplanationPartSerializer(serializers.Serializer[Part]):
     text = serializers.CharField()
     side = serializers.SerializerMethodField(
-        help_text="What the part speaks for; null where it hardly matters"
+        help_text=gettext_lazy("for 支持这个判断，against 反对；几乎不起作用时为 null")
     )
-    level = serializers.IntegerField(help_text="How strongly, from 1 to 3; 0 where it hardly matters")
-    weight = serializers.SerializerMethodField(
-        help_text="By how much the log-odds of the label fall without this part"
-    )
-    score_without = serializers.SerializerMethodField(
-        help_text="The probability of the label without this part"
-    )
+    level = serializers.IntegerField(help_text=gettext_lazy("有多强，1 到 3；0 是几乎不起作用"))
+    weight = serializers.SerializerMethodField(help_text=gettext_lazy("没有这一段，判断的对数几率降多少"))
+    score_without = serializers.SerializerMethodField(help_text=gettext_lazy("没有这一段时，这个判断的概率"))
 
     @extend_schema_field({"oneOf": [{"const": "for"}, {"const": "against"}, {"type": "null"}]})
     def get_side(self, part: Part) -> str | None:
@@ -232,10 +264,10 @@ class ExplanationPartSerializer(serializers.Serializer[Part]):
 
 
 class ExplanationSerializer(serializers.Serializer[Explanation]):
-    model = serializers.CharField(help_text="Digest of the model that judged")
+    model = serializers.CharField(help_text=gettext_lazy("作出判断的模型的摘要值"))
     label = SentimentField()
     score = serializers.FloatField()
-    parts = ExplanationPartSerializer(many=True, help_text="In order; together the whole text")
+    parts = ExplanationPartSerializer(many=True, help_text=gettext_lazy("按顺序，合起来就是全文"))
 
 
 def present_comments() -> CommentQuerySet:
@@ -326,25 +358,36 @@ def read_order(request: Request) -> str:
 
 @extend_schema_view(
     get=extend_schema(
-        summary="An article's comments",
-        description="All of them, or what answers one (`parent`). A comment that was removed stays in the list, "
-        "without its words, where visible replies hang below it.",
+        summary=gettext_lazy("一篇文章的评论"),
+        description=gettext_lazy(
+            "全部，或者只要对某一条的回复（`parent`）。撤下的评论如果下面还有看得见的回复，会留在列表里，但没有内容。"
+        ),
         parameters=[
-            OpenApiParameter("order", str, enum=list(ORDERS), default=OLDEST.name),
             OpenApiParameter(
-                "parent", str, description="`root` for those under the article itself, or the id of a comment"
+                "order",
+                str,
+                enum=list(ORDERS),
+                default=OLDEST.name,
+                description=gettext_lazy("newest 新的在前，oldest 旧的在前，constructive 有建设性的在前"),
+            ),
+            OpenApiParameter(
+                "parent",
+                {"type": "string", "pattern": "^(root|[0-9]+)$"},
+                description=gettext_lazy("`root` 是直接写在文章下面的，或者一条评论的编号"),
             ),
         ],
         responses={200: CommentSerializer(many=True), **describe_errors(400, 404)},
     ),
     post=extend_schema(
-        summary="Post a comment, or with `parent` a reply",
-        description="What the site's rules hold comes back with the status `pending`: others see it once a moderator "
-        "has approved it. 403 where the article takes no comments.",
+        summary=gettext_lazy("发表评论，或者带上 parent 回复一条"),
+        description=gettext_lazy(
+            "按站点的规则要先审的，回来的 status 是 `pending`，审核通过后别人才看得见。不收评论的文章回答 403。"
+        ),
         responses={201: CommentSerializer, **describe_errors(400, 401, 403, 404, 413)},
     ),
 )
 class ArticleComments(ApiView, generics.ListCreateAPIView[Comment]):
+    allowance = "comments"
     serializer_class = CommentSerializer
     pagination_class = InOrder
     permission_classes = (IsAuthenticatedOrReadOnly,)
@@ -399,25 +442,34 @@ def _refusal(rejection: CommentRejected, field: str) -> APIException:
 
 @extend_schema_view(
     get=extend_schema(
-        summary="A comment; its prediction is null until a model has seen it",
+        summary=gettext_lazy("一条评论；模型还没看过时 prediction 为 null"),
         responses={200: CommentSerializer, **describe_errors(404)},
     ),
     patch=extend_schema(
-        summary="Change the text of one's own comment, for a while after posting it",
-        responses={200: CommentSerializer, **describe_errors(400, 401, 403, 404, 413)},
+        summary=gettext_lazy("修改自己的评论，只在发表后的一段时间里"),
+        parameters=[IF_MATCH],
+        responses={200: CommentSerializer, **describe_errors(404, 412)},
     ),
     delete=extend_schema(
-        summary="Delete one's own comment",
-        responses={204: OpenApiResponse(description="Deleted"), **describe_errors(401, 403, 404)},
+        summary=gettext_lazy("删除自己的评论"),
+        parameters=[IF_MATCH],
+        responses={204: OpenApiResponse(description=gettext_lazy("已删除")), **describe_errors(404, 412)},
     ),
 )
 class CommentDetail(ApiView, generics.RetrieveUpdateDestroyAPIView[Comment]):
+    allowance = "comments"
     serializer_class = CommentSerializer
     permission_classes = (IsAuthenticatedOrReadOnly, IsAuthorOrReads)
     http_method_names = ("get", "head", "options", "patch", "delete")
 
     def get_queryset(self) -> CommentQuerySet:
         return with_likes(present_comments().seen_by(self.request.user), Reader(self.request.user))
+
+    def get_object(self) -> Comment:
+        comment: Comment = super().get_object()
+        if self.request.method in ("PATCH", "DELETE"):
+            check_precondition(self.request, self.get_serializer(comment).data)
+        return comment
 
     def perform_update(self, serializer: serializers.BaseSerializer[Comment]) -> None:
         comment = serializer.instance
@@ -446,10 +498,11 @@ class OnComment(ApiView):
 
 
 class CommentLike(OnComment):
+    allowance = "likes"
     serializer_class = LikeSerializer
 
     @extend_schema(
-        summary="Like somebody else's comment; repeating it changes nothing",
+        summary=gettext_lazy("给别人的评论点赞，重复也一样"),
         request=None,
         responses={200: LikeSerializer, **describe_errors(401, 403, 404)},
     )
@@ -461,7 +514,7 @@ class CommentLike(OnComment):
         return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(
-        summary="Take a like back; repeating it changes nothing",
+        summary=gettext_lazy("收回点赞，重复也一样"),
         responses={200: LikeSerializer, **describe_errors(401, 403, 404)},
     )
     def delete(self, request: Request, pk: int) -> Response:
@@ -470,10 +523,11 @@ class CommentLike(OnComment):
 
 
 class CommentReport(OnComment):
+    allowance = "reports"
     serializer_class = ReportSerializer
 
     @extend_schema(
-        summary="Report somebody else's comment to the moderators; a second report by the same reader changes nothing",
+        summary=gettext_lazy("向版主举报别人的评论，同一个人重复举报也一样"),
         responses={201: ReportSerializer, **describe_errors(400, 401, 403, 404, 413)},
     )
     def post(self, request: Request, pk: int) -> Response:
@@ -505,9 +559,10 @@ EXPLANATION_EXAMPLE = OpenApiExample(
 
 
 @extend_schema(
-    summary="Why the model judges a comment as it does",
-    description="Its text in parts, and what each does to the judgement. 429 when one asks for too many new ones, 503 "
-    "while the model is away; Retry-After says when to come again.",
+    summary=gettext_lazy("模型为什么这样判断一条评论"),
+    description=gettext_lazy(
+        "把文字分成几段，逐段说明它对判断的作用。新的解释问得太多回答 429，模型不在时回答 503。"
+    ),
     responses={200: ExplanationSerializer, **describe_errors(404, 429, 503)},
     examples=[EXPLANATION_EXAMPLE],
 )

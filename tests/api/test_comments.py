@@ -7,8 +7,8 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from rest_framework.authtoken.models import Token
 
+from blog_site.api.services import make_token
 from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
 from blog_site.labels.models import Sample
@@ -44,13 +44,13 @@ def post(client: Client, body: Any, address: str = COMMENTS, **extra: Any):
 def assert_error(response, status: int, code: str) -> dict[str, Any]:
     """Check that a response is an error in the one shape, and give it."""
     assert response.status_code == status, response.content
-    assert response["Content-Type"] == "application/json"
+    assert response["Content-Type"] == "application/problem+json"
     body = response.json()
-    assert body.keys() == {"error"}
-    assert body["error"].keys() == {"code", "message", "fields"}
-    assert body["error"]["code"] == code
-    assert body["error"]["message"]
-    return body["error"]
+    assert body.keys() == {"type", "title", "status", "code", "detail", "fields"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["title"]
+    assert body["detail"]
+    return body
 
 
 # -- Reading --
@@ -174,16 +174,16 @@ def test_a_posted_comment_comes_back_whole(client, article: Article, reader) -> 
 
 def test_a_token_is_as_good_as_a_session(article: Article) -> None:
     user = make_user()
-    token = Token.objects.create(user=user)
+    secret = make_token(owner=user, name="test").secret
     client = Client(enforce_csrf_checks=True)
-    assert post(client, {"text": "好喝"}, HTTP_AUTHORIZATION=f"Token {token.key}").status_code == 201
+    assert post(client, {"text": "好喝"}, HTTP_AUTHORIZATION=f"Bearer {secret}").status_code == 201
     assert Comment.objects.get().author == user
 
 
 def test_nobody_posts_without_saying_who_they_are(client, article: Article) -> None:
     response = post(client, {"text": "好喝"})
     assert_error(response, 401, "not_authenticated")
-    assert response["WWW-Authenticate"] == "Token"
+    assert response["WWW-Authenticate"] == "Bearer"
     assert_error(
         post(client, {"text": "好喝"}, HTTP_AUTHORIZATION="Token forged"), 401, "authentication_failed"
     )
@@ -194,9 +194,9 @@ def test_nobody_posts_without_saying_who_they_are(client, article: Article) -> N
 
 
 def test_somebody_locked_out_posts_nothing(client, article: Article) -> None:
-    token = Token.objects.create(user=make_user(is_active=False))
+    secret = make_token(owner=make_user(is_active=False), name="test").secret
     assert_error(
-        post(client, {"text": "好"}, HTTP_AUTHORIZATION=f"Token {token.key}"), 401, "authentication_failed"
+        post(client, {"text": "好"}, HTTP_AUTHORIZATION=f"Bearer {secret}"), 401, "authentication_failed"
     )
 
 
@@ -253,7 +253,7 @@ def test_a_body_that_is_no_comment_is_refused_naming_what_is_wrong(
     error = assert_error(post(client, body), 400, "invalid")
     if isinstance(body, dict):
         assert list(error["fields"]) == ["text"]
-        assert error["fields"]["text"] == [error["message"]]
+        assert error["fields"]["text"] == [error["detail"]]
     assert not Comment.objects.exists()
 
 
@@ -266,7 +266,7 @@ def test_a_body_that_is_no_comment_is_refused_naming_what_is_wrong(
 def test_bytes_that_are_no_json_are_refused(client, article: Article, reader, body: bytes) -> None:
     response = post(client, body)
     assert response.status_code == 400
-    assert_error(response, 400, response.json()["error"]["code"])
+    assert_error(response, 400, response.json()["code"])
     assert not Comment.objects.exists()
 
 

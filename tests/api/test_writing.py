@@ -1,0 +1,125 @@
+"""Writing articles by the API: what the pages allow, and to whom they allow it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from blog_site.articles.models import Article
+from blog_site.comments.models import Comment
+from blog_site.users.models import User
+from tests.api.test_comments import assert_error, post
+from tests.comments.rows import make_article, make_category, make_comment, make_user
+
+pytestmark = pytest.mark.django_db
+LIST = "/api/v1/articles/"
+WRITTEN = {"title": "豆浆", "category": "food", "body_markdown": "**烫**着喝", "tags": ["早餐", " 早餐 "]}
+
+
+@pytest.fixture
+def writer(client) -> User:
+    make_category("food")
+    user = make_user("linxia")
+    client.force_login(user)
+    return user
+
+
+def patch(client: Client, address: str, **fields: Any):
+    return client.patch(address, fields, content_type="application/json")
+
+
+def test_an_article_is_written_as_a_draft_published_changed_withdrawn_and_deleted(
+    client, writer: User
+) -> None:
+    made = post(client, WRITTEN, LIST)
+    assert made.status_code == 201
+    said = made.json()
+    assert (said["status"], said["published_at"]) == ("draft", None)
+    assert said["author"]["username"] == "linxia"
+    assert [tag["name"] for tag in said["tags"]] == ["早餐"]
+    assert "<strong>烫</strong>" in said["body_html"]
+    address = made["Location"].removeprefix("http://testserver")
+    assert client.get(address).json() == said
+
+    assert client.post(f"{address}publish/").json()["status"] == "published"
+    assert [article["title"] for article in Client().get(LIST).json()["results"]] == ["豆浆"]
+    changed = patch(client, address, title="豆花").json()
+    assert (changed["title"], changed["slug"]) == ("豆花", said["slug"])
+    assert [tag["name"] for tag in changed["tags"]] == ["早餐"]  # what is not sent stays
+    found = Client().get("/api/v1/search/", {"q": "豆花"}).json()["results"]
+    assert [article["slug"] for article in found] == [said["slug"]]
+
+    assert client.post(f"{address}withdraw/").json()["status"] == "draft"
+    assert Client().get(address).status_code == 404
+    assert client.delete(address).status_code == 204
+    assert not Article.objects.exists()
+
+
+def test_put_says_all_anew(client, writer: User) -> None:
+    article = make_article(author=writer, slug="a", summary="旧的")
+    body = {**WRITTEN, "summary": "", "tags": []}
+    answer = client.put(f"{LIST}a/", body, content_type="application/json")
+    assert (answer.json()["summary"], answer.json()["tags"]) == ("", [])
+    assert_error(client.put(f"{LIST}a/", {"title": "x"}, content_type="application/json"), 400, "invalid")
+    article.refresh_from_db()
+    assert article.title == "豆浆"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("title", ""),
+        ("title", "长" * 121),
+        ("title", 5),
+        ("category", "nowhere"),
+        ("category", 1),
+        ("category", "\ud800"),
+        ("category", "a\x00b"),
+        ("body_markdown", ""),
+        ("body_markdown", "长" * 100_001),
+        ("body_markdown", "\ud800"),
+        ("summary", "长" * 301),
+        ("tags", "早餐"),
+        ("tags", ["长" * 41]),
+        ("tags", [{"name": "早餐"}]),
+        ("tags", [str(number) for number in range(9)]),
+    ],
+)
+def test_what_the_page_would_not_take_is_refused_by_name(
+    client, writer: User, field: str, value: Any
+) -> None:
+    error = assert_error(post(client, {**WRITTEN, field: value}, LIST), 400, "invalid")
+    assert list(error["fields"]) == [field]
+    assert not Article.objects.exists()
+
+
+def test_only_its_author_changes_an_article(client, writer: User) -> None:
+    for status, refusal in ((Article.Status.PUBLISHED, 403), (Article.Status.DRAFT, 404)):
+        article = make_article(status=status)
+        address = f"{LIST}{article.slug}/"
+        answers = [
+            patch(client, address, title="x"),
+            client.put(address, WRITTEN, content_type="application/json"),
+            client.delete(address),
+            client.post(f"{address}publish/"),
+            client.post(f"{address}withdraw/"),
+        ]
+        assert [answer.status_code for answer in answers] == [refusal] * 5
+        assert Article.objects.get(pk=article.pk).title == article.title
+        assert Article.objects.get(pk=article.pk).status == status
+
+
+def test_nobody_writes_without_saying_who_they_are(client) -> None:
+    article = make_article()
+    assert_error(post(client, WRITTEN, LIST), 401, "not_authenticated")
+    assert_error(client.delete(f"{LIST}{article.slug}/"), 401, "not_authenticated")
+
+
+def test_a_deleted_articles_comments_go_with_it(client, writer: User) -> None:
+    article = make_article(author=writer)
+    parent = make_comment(article=article)
+    make_comment(article=article, parent=parent, depth=1)
+    assert client.delete(f"{LIST}{article.slug}/").status_code == 204
+    assert not Comment.objects.exists()
