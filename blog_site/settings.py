@@ -61,6 +61,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
+    "unfold",  # the admin's theme; before the admin, whose site and templates it replaces
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -216,6 +217,21 @@ LANGUAGES = [("zh-hans", _("简体中文")), ("en", _("英语"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "Asia/Shanghai"
 USE_TZ = True
+
+# -- The admin's theme; its colours are in static/css/admin.css ------------------------------------------------------
+
+UNFOLD = {
+    "SITE_TITLE": _("回声"),
+    "SITE_HEADER": _("回声 · 管理后台"),
+    "SITE_ICON": "blog_site.administration.mark_address",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "blog_site.administration.mark_address"}
+    ],
+    "SHOW_LANGUAGES": True,
+    "STYLES": ["blog_site.administration.style_address"],
+    "GLOBAL_CALLBACK": "blog_site.administration.describe_page",
+    "SIDEBAR": {"navigation": "blog_site.administration.list_pages"},
+}
 
 # -- Static files and safety behind TLS ----------------------------------------------------------------------------
 

@@ -3,24 +3,25 @@ from __future__ import annotations
 from django.contrib import admin
 from django.forms import ModelForm
 from django.http import HttpRequest
+from unfold.admin import ModelAdmin
 
 from .models import Article, Category, Tag
 from .services import save_article
 
 
 @admin.register(Category)
-class CategoryAdmin(admin.ModelAdmin):
+class CategoryAdmin(ModelAdmin):
     list_display = ("name", "slug", "description")
 
 
 @admin.register(Tag)
-class TagAdmin(admin.ModelAdmin):
+class TagAdmin(ModelAdmin):
     list_display = ("name", "slug")
     search_fields = ("name",)
 
 
 @admin.register(Article)
-class ArticleAdmin(admin.ModelAdmin):
+class ArticleAdmin(ModelAdmin):
     list_display = ("title", "author", "category", "status", "published_at")
     list_filter = ("status", "category")
     list_select_related = ("author", "category")

@@ -15,6 +15,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
+from unfold.admin import ModelAdmin, TabularInline
 
 from . import services
 from .models import Comment, CommentQuerySet, Decision, Prediction
@@ -46,7 +47,7 @@ class ReadOnlyMixin:
         return super().has_delete_permission(request, obj)
 
 
-class PredictionInline(ReadOnlyMixin, admin.TabularInline):
+class PredictionInline(ReadOnlyMixin, TabularInline):
     model = Prediction
     extra = 0
     can_delete = False
@@ -55,7 +56,7 @@ class PredictionInline(ReadOnlyMixin, admin.TabularInline):
     readonly_fields = fields
 
 
-class CommentAdmin(admin.ModelAdmin):
+class CommentAdmin(ModelAdmin):
     list_display = ["excerpt", "prediction", "status", "author", "title", "posted"]
     list_filter = ["status", "article__category"]
     search_fields = ["text", "author__username", "author__display_name", "article__title"]
@@ -118,7 +119,7 @@ class CommentAdmin(admin.ModelAdmin):
         messages.success(request, ngettext("已公开 %d 条评论", "已公开 %d 条评论", count) % count)
 
 
-class PredictionAdmin(ReadOnlyMixin, admin.ModelAdmin):
+class PredictionAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ["comment", "label", "score", "model_digest", "latency_ms", "created_at"]
     list_filter = ["label"]
     search_fields = ["model_digest", "comment__text"]

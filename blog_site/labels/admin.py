@@ -7,6 +7,7 @@ from django.db.models import Prefetch
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
+from unfold.admin import ModelAdmin, TabularInline
 
 from blog_site.comments.admin import CommentAdmin, ReadOnlyMixin
 from blog_site.comments.models import Comment, CommentQuerySet, Sentiment
@@ -15,7 +16,7 @@ from . import services
 from .models import Label, LabelAttempt, LabelQuerySet, Sample, Source
 
 
-class LabelInline(ReadOnlyMixin, admin.TabularInline):
+class LabelInline(ReadOnlyMixin, TabularInline):
     model = Label
     extra = 0
     can_delete = False
@@ -38,7 +39,7 @@ class LabelSourceFilter(admin.SimpleListFilter):
     title = gettext_lazy("标注来源")
     parameter_name = "label_source"
 
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
         own = [source for source in Source if source != Source.CORPUS]  # imported samples have no comment
         return [*((source.value, source.label) for source in own), ("none", _("未标注"))]
 
@@ -91,7 +92,7 @@ class ModeratedCommentAdmin(CommentAdmin):
         messages.success(request, said % {"count": count, "label": sentiment.label})
 
 
-class LabelAdmin(ReadOnlyMixin, admin.ModelAdmin):
+class LabelAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = [
         "comment",
         "source",
@@ -110,7 +111,7 @@ class LabelAdmin(ReadOnlyMixin, admin.ModelAdmin):
     ordering = ["-id"]
 
 
-class LabelAttemptAdmin(ReadOnlyMixin, admin.ModelAdmin):
+class LabelAttemptAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ["comment", "source", "model", "attempts", "next_at", "error", "cost_tokens"]
     list_filter = ["source"]
     list_select_related = ["comment"]
@@ -118,12 +119,12 @@ class LabelAttemptAdmin(ReadOnlyMixin, admin.ModelAdmin):
     ordering = ["-id"]
 
     def has_delete_permission(self, request: HttpRequest, obj: LabelAttempt | None = None) -> bool:
-        return admin.ModelAdmin.has_delete_permission(
+        return ModelAdmin.has_delete_permission(
             self, request, obj
         )  # deleting one lets the text be asked about again
 
 
-class SampleAdmin(ReadOnlyMixin, admin.ModelAdmin):
+class SampleAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ["excerpt", "label", "source", "site", "split", "changed_at"]
     list_filter = ["label", "source", "site", "split"]
     search_fields = ["text", "key"]

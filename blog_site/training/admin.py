@@ -19,8 +19,10 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
+from unfold.admin import ModelAdmin
 
 from blog_site.comments.models import Sentiment
+from blog_site.training import schedule_admin as schedule_admin  # registers its pages
 from blog_site.training import services
 from blog_site.training.federation import MissingFile, StoreError, read_report
 from blog_site.training.image_rollout import Progress
@@ -54,7 +56,7 @@ POD_PHASES = {  # of federated.protocol.PodStatus
 PICTURES = ("curves.png", "confusion.png", "classes.png", "sites.png", "report.json")
 
 
-class ReadOnly(admin.ModelAdmin):
+class ReadOnly(ModelAdmin):
     """Rows that only services write."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -68,7 +70,7 @@ class ReadOnly(admin.ModelAdmin):
 
 
 @admin.register(Site)
-class SiteAdmin(admin.ModelAdmin):
+class SiteAdmin(ModelAdmin):
     list_display = ["name", "slug", "active"]
     list_editable = ["active"]
     readonly_fields = ["slug"]
