@@ -418,6 +418,7 @@ class ArticleComments(ApiView, generics.ListCreateAPIView[Comment]):
                 author=request.user,
                 text=posted.validated_data["text"],
                 parent=self._parent(article, posted.validated_data.get("parent_id")),
+                via_api=request.auth is not None,  # with a token: a program
             )
         except CommentRejected as rejection:
             raise _refusal(rejection, "parent") from rejection

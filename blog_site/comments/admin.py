@@ -1,31 +1,20 @@
-"""Comments and predictions in the admin; `labels.admin` adds to comments what labels say of them."""
+"""Predictions, and the rules that hold comments, in the admin; comments themselves are in `moderation.admin`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.db.models.options import Options
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.html import format_html
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
 
-from . import services
-from .models import Comment, CommentQuerySet, Decision, Prediction
-
-# What brings a comment to a status, whichever it has.
-ACTIONS_TO = {
-    Comment.Status.VISIBLE: [Decision.Action.APPROVE, Decision.Action.RESTORE],
-    Comment.Status.HIDDEN: [Decision.Action.HIDE],
-    Comment.Status.SPAM: [Decision.Action.MARK_SPAM],
-}
+from .models import BlockedWord, Prediction, Rules
 
 
 class ReadOnlyMixin:
@@ -56,69 +45,6 @@ class PredictionInline(ReadOnlyMixin, TabularInline):
     readonly_fields = fields
 
 
-class CommentAdmin(ModelAdmin):
-    list_display = ["excerpt", "prediction", "status", "author", "title", "posted"]
-    list_filter = ["status", "article__category"]
-    search_fields = ["text", "author__username", "author__display_name", "article__title"]
-    # No date_hierarchy: MySQL and MariaDB need their time zone tables loaded for it, and fail without.
-    ordering = ["-created_at", "-id"]
-    list_per_page = 50
-    show_full_result_count = False
-    fields = ["article", "author", "text", "explanation", "status", "created_at", "updated_at"]
-    readonly_fields = ["article", "author", "text", "explanation", "created_at", "updated_at"]
-    inlines = [PredictionInline]
-    actions = ["hide", "show"]
-
-    def get_queryset(self, request: HttpRequest) -> CommentQuerySet:
-        # list_select_related would be ignored: the admin leaves a queryset alone that selects related rows.
-        return super().get_queryset(request).with_predictions().select_related("article")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False  # comments come from readers
-
-    def save_model(self, request: HttpRequest, obj: Comment, form: ModelForm, change: bool) -> None:
-        """Change nothing but the status, as a decision."""
-        for action in ACTIONS_TO.get(obj.status, ()):
-            services.decide(comments=[obj], action=action, by=request.user)
-
-    def delete_model(self, request: HttpRequest, obj: Comment) -> None:
-        services.delete_comment(comment=obj, by=request.user)
-
-    @admin.display(description=gettext_lazy("内容"), ordering="text")
-    def excerpt(self, comment: Comment) -> str:
-        return comment.text if len(comment.text) <= 60 else f"{comment.text[:60]}…"
-
-    @admin.display(description=gettext_lazy("文章"), ordering="article__title")
-    def title(self, comment: Comment) -> str:
-        title = comment.article.title  # short: a whole one would push the columns after it out of sight
-        return title if len(title) <= 12 else f"{title[:12]}…"
-
-    @admin.display(description=gettext_lazy("发表时间"), ordering="created_at")
-    def posted(self, comment: Comment) -> str:
-        return date_format(timezone.localtime(comment.created_at), "Y-m-d H:i")
-
-    @admin.display(description=gettext_lazy("预测"))
-    def prediction(self, comment: Comment) -> str:
-        prediction = comment.current_prediction()
-        return f"{prediction.get_label_display()} {prediction.score:.2f}" if prediction else _("待预测")
-
-    @admin.display(description=gettext_lazy("判断依据"))
-    def explanation(self, comment: Comment) -> str:
-        address = reverse("comments:explanation", args=[comment.pk])
-        return format_html('<a href="{}">{}</a>', address, _("看看是哪些字词让模型这么判断"))
-
-    @admin.action(description=gettext_lazy("隐藏"), permissions=["change"])
-    def hide(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
-        count = services.decide(comments=queryset, action=Decision.Action.HIDE, by=request.user)
-        messages.success(request, ngettext("已隐藏 %d 条评论", "已隐藏 %d 条评论", count) % count)
-
-    @admin.action(description=gettext_lazy("公开"), permissions=["change"])
-    def show(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
-        actions = ACTIONS_TO[Comment.Status.VISIBLE]
-        count = sum(services.decide(comments=queryset, action=action, by=request.user) for action in actions)
-        messages.success(request, ngettext("已公开 %d 条评论", "已公开 %d 条评论", count) % count)
-
-
 class PredictionAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ["comment", "label", "score", "model_digest", "latency_ms", "created_at"]
     list_filter = ["label"]
@@ -131,5 +57,66 @@ class PredictionAdmin(ReadOnlyMixin, ModelAdmin):
         return super().get_queryset(request).defer("probabilities")
 
 
-admin.site.register(Comment, CommentAdmin)
+class RulesForm(ModelForm):
+    class Meta:
+        model = Rules
+        fields = ["hold_first_comments", "hold_links", "hold_guests"]
+        help_texts = {
+            "hold_first_comments": gettext_lazy(
+                "填 1，新注册的人第一条评论要先过目；通过一条之后，以后的直接公开。广告账号多半止步于此。0 表示不限制。"
+            ),
+            "hold_links": gettext_lazy(
+                "广告评论十有八九带链接。写成 www.example.com 或 example.com 也算。写文章的人自己和审核员不受限制。"
+            ),
+            "hold_guests": gettext_lazy(
+                "没有登录的访客，名字可以随便写。只有分类允许访客评论时才用得到；关掉之后，访客的评论直接公开。"
+            ),
+        }
+
+
+@admin.register(Rules)
+class RulesAdmin(ModelAdmin):
+    """One row: its list leads straight to it."""
+
+    form = RulesForm
+    compressed_fields = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Rules | None = None) -> bool:
+        return False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+        rules, _made = Rules.objects.get_or_create(pk=Rules.load().pk)
+        return HttpResponseRedirect(reverse("admin:comments_rules_change", args=[rules.pk]))
+
+
+class BlockedWordForm(ModelForm):
+    class Meta:
+        model = BlockedWord
+        fields = ["word", "action"]
+        help_texts = {
+            "word": gettext_lazy(
+                "中文词夹着空格、标点也认得出来：填“加微信”，“加 微.信”也会被留下。"
+                "英文按整个单词算：填“ass”，不会误伤“class”。大小写和全角半角不分。"
+            ),
+            "action": gettext_lazy(
+                "“先审后发”进审核队列，由人决定；“算作垃圾评论”直接收起，不进队列，也不进训练。拿不准就选前者。"
+            ),
+        }
+
+
+@admin.register(BlockedWord)
+class BlockedWordAdmin(ModelAdmin):
+    form = BlockedWordForm
+    list_display = ["word", "action"]
+    list_filter = ["action"]
+    search_fields = ["word"]
+
+
 admin.site.register(Prediction, PredictionAdmin)

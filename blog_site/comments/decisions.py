@@ -69,6 +69,8 @@ def record_decision(
     by: User | None,
     reason: str = "",
     from_status: str | None = None,
+    from_label: str = "",
+    to_label: str = "",
 ) -> Decision:
     """Write down a decision; `from_status` where it is not the comment's own: empty for one that is just posted."""
     return Decision.objects.create(
@@ -77,6 +79,8 @@ def record_decision(
         by=by,
         from_status=comment.status if from_status is None else from_status,
         to_status=to_status,
+        from_label=from_label,
+        to_label=to_label,
         action=action,
         reason=reason[:300],
     )

@@ -112,6 +112,9 @@ class Comment(models.Model):
     guest_name = models.CharField(
         _("访客称呼"), max_length=GUEST_NAME_MAX, blank=True, default="", db_default=""
     )
+    via_api = models.BooleanField(
+        _("经接口发表"), default=False, db_default=False, editable=False
+    )  # by a program with a token
     text = models.TextField(_("内容"))
     text_digest = models.CharField(_("内容摘要值"), max_length=64, editable=False)  # ml.text.text_digest
     status = models.CharField(_("状态"), max_length=10, choices=Status.choices, default=Status.VISIBLE)
@@ -159,6 +162,7 @@ class Comment(models.Model):
             ),
             models.Index(fields=["article", "changed_at"], name="comments_by_change"),
             models.Index(fields=["status", "created_at"], name="comments_by_status"),
+            models.Index(fields=["report_count"], name="comments_by_reports"),
         ]
 
     def __str__(self) -> str:
@@ -215,6 +219,7 @@ class Prediction(models.Model):
                 fields=["comment", "text_digest", "model_digest"], name="one_prediction_per_text_and_model"
             )
         ]
+        indexes = [models.Index(fields=["score"], name="predictions_by_score")]  # the least certain first
 
     def __str__(self) -> str:
         return f"{self.label} {self.score:.2f}"
@@ -285,7 +290,7 @@ class Report(models.Model):
 
 
 class Decision(models.Model):
-    """That a comment's status was changed, or confirmed: who, when, from what, to what and why."""
+    """That a comment's status or label was changed, or confirmed: who, when, from what, to what and why."""
 
     class Action(models.TextChoices):
         HOLD = "hold", _("留待审核")  # by rules
@@ -294,6 +299,7 @@ class Decision(models.Model):
         MARK_SPAM = "mark_spam", _("标为垃圾")
         RESTORE = "restore", _("恢复")
         DELETE = "delete", _("删除")
+        RELABEL = "relabel", _("改标注")
 
     comment = models.ForeignKey(
         Comment,
@@ -315,6 +321,13 @@ class Decision(models.Model):
     at = models.DateTimeField(_("时间"), default=timezone.now)
     from_status = models.CharField(_("原状态"), max_length=10, choices=Comment.Status.choices, blank=True)
     to_status = models.CharField(_("新状态"), max_length=10, choices=Comment.Status.choices)
+    # Of a label that was corrected; the status stays.
+    from_label = models.CharField(
+        _("原标注"), max_length=10, choices=Sentiment.choices, blank=True, default="", db_default=""
+    )
+    to_label = models.CharField(
+        _("新标注"), max_length=10, choices=Sentiment.choices, blank=True, default="", db_default=""
+    )
     action = models.CharField(_("决定"), max_length=10, choices=Action.choices)
     reason = models.CharField(_("理由"), max_length=300, blank=True)
 
@@ -325,6 +338,23 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_action_display()}：{self.excerpt}"
+
+    # What a rule writes as its reason (`rules.Held.reason`), in words.
+    RULES: ClassVar[dict[str, Any]] = {
+        "first_comments": _("新账号的前几条评论"),
+        "link": _("带有链接"),
+        "guest": _("访客的评论"),
+        "word": _("含有屏蔽词"),
+        "spam_word": _("含有屏蔽词"),
+    }
+
+    def reason_in_words(self) -> str:
+        """The reason as a reader of it understands it; a rule's in their language."""
+        kind, _colon, rest = self.reason.partition(":")
+        why, _colon, word = rest.partition(":")
+        if self.by_id is not None or kind != "rule" or why not in self.RULES:
+            return self.reason
+        return f"{self.RULES[why]}：{word}" if word else str(self.RULES[why])
 
 
 class Rules(models.Model):

@@ -55,6 +55,7 @@ def post_comment(
     author: User | None = None,
     guest_name: str = "",
     parent: Comment | None = None,
+    via_api: bool = False,
 ) -> Comment:
     """Save a comment, or a reply to `parent`, and once it is committed queue it for its tasks.
 
@@ -71,6 +72,7 @@ def post_comment(
         depth=0 if parent is None else min(parent.depth + 1, DEEPEST),
         author=author,
         guest_name=name,
+        via_api=via_api,
         text=cleaned,
         text_digest=text_digest(cleaned),
         status=_status_under(held),

@@ -18,6 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from blog_site.comments.decisions import record_decision
 from blog_site.comments.models import Comment, CommentQuerySet, Decision, Sentiment
 from blog_site.users.models import User
 from ml.text import normalize_text, split_of, text_digest
@@ -306,25 +307,37 @@ def _refresh_restored() -> int:
     return sum(accept_label(comment=comment) is not None for comment in comments[: settings.SWEEP_BATCH])
 
 
-def correct_labels(*, comments: Iterable[Comment], sentiment: str, moderator: User) -> int:
-    """Label comments by a moderator's word, which outranks every other; gives how many."""
-    corrected = 0
-    for comment in comments:
-        with transaction.atomic():
-            present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
-            if present is None:
-                continue
-            Label.objects.update_or_create(
-                comment=present,
-                text_digest=present.text_digest,
-                source=Source.MODERATOR,
-                model="",
-                prompt_digest="",
-                defaults={"sentiment": Sentiment(sentiment).value, "confidence": 1.0, "moderator": moderator},
-            )
-            accept_label(comment=present)
-        corrected += 1
-    return corrected
+def correct_labels(*, comments: Iterable[Comment], sentiment: str, moderator: User, reason: str = "") -> int:
+    """Label comments by a moderator's word, which outranks every other, and write down that it was; gives how many."""
+    label = Sentiment(sentiment)
+    return sum(_correct_label(comment.pk, label, moderator, reason) for comment in comments)
+
+
+@transaction.atomic
+def _correct_label(comment_id: int, sentiment: Sentiment, moderator: User, reason: str) -> bool:
+    comment = Comment.objects.select_for_update().filter(pk=comment_id).first()
+    if comment is None or comment.status == Comment.Status.DELETED:
+        return False
+    before = best_label(Label.objects.filter(comment=comment, text_digest=comment.text_digest))
+    Label.objects.update_or_create(
+        comment=comment,
+        text_digest=comment.text_digest,
+        source=Source.MODERATOR,
+        model="",
+        prompt_digest="",
+        defaults={"sentiment": sentiment.value, "confidence": 1.0, "moderator": moderator},
+    )
+    record_decision(
+        comment=comment,
+        to_status=comment.status,
+        action=Decision.Action.RELABEL,
+        by=moderator,
+        reason=reason,
+        from_label=before.sentiment if before else "",
+        to_label=sentiment.value,
+    )
+    accept_label(comment=comment)
+    return True
 
 
 # -- Importing a corpus --
