@@ -231,6 +231,7 @@ UNFOLD = {
     "SHOW_LANGUAGES": True,
     "STYLES": ["blog_site.administration.style_address"],
     "GLOBAL_CALLBACK": "blog_site.administration.describe_page",
+    "DASHBOARD_CALLBACK": "blog_site.administration.describe_front_page",
     "SIDEBAR": {"navigation": "blog_site.administration.list_pages"},
 }
 

@@ -32,7 +32,8 @@ def show_queue(request: HttpRequest) -> HttpResponse:
     if not request.user.has_perm("comments.view_comment"):
         raise PermissionDenied
     tab, filters, number = _read(request.GET)
-    page = page_of(comments_in(tab, filters.narrowing()), number)
+    narrowing = filters.narrowing()
+    page = page_of(comments_in(tab, narrowing), number)
     context = {
         **admin.site.each_context(request),
         **verdicts_for(request),
@@ -40,6 +41,7 @@ def show_queue(request: HttpRequest) -> HttpResponse:
         "tabs": _describe_tabs(tab),
         "tab": tab,
         "filters": filters,
+        "narrowed": bool(narrowing),
         "cards": _describe_cards(page),
         "page": page,
         "query": request.GET.urlencode(),
