@@ -81,10 +81,12 @@ class Page:
 
 def comments_in(tab: Tab, filters: Mapping[str, Any]) -> CommentQuerySet:
     """The comments of a tab in the order in which they should be read, narrowed by `forms.QueueFilters`."""
-    comments = _of_tab(tab)
-    if filters.get("sentiment") or filters.get("confidence"):
-        comments = _with_present_prediction(comments)
-    return comments.filter(*_conditions(filters))
+    comments = _of_tab(tab).filter(*_conditions(filters))
+    judged = _conditions_on_prediction(filters)
+    if tab == Tab.UNCERTAIN:
+        doubtful = _with_present_prediction(comments, [Q(present__score__lt=UNCERTAIN_BELOW), *judged])
+        return doubtful.order_by("present__score", "pk")
+    return _with_present_prediction(comments, judged) if judged else comments
 
 
 def page_of(comments: CommentQuerySet, number: int) -> Page:
@@ -106,8 +108,7 @@ def _of_tab(tab: Tab) -> CommentQuerySet:
     if tab == Tab.REPORTED:
         return comments.filter(report_count__gt=0).order_by("-report_count", "-pk")
     if tab == Tab.UNCERTAIN:
-        doubtful = _with_present_prediction(comments.filter(~_corrected(), status__in=OPEN))
-        return doubtful.filter(present__score__lt=UNCERTAIN_BELOW).order_by("present__score", "pk")
+        return comments.filter(~_corrected(), status__in=OPEN)
     if tab == Tab.DISPUTED:
         return _disputed(comments.filter(~_corrected(), status__in=OPEN)).order_by("-pk")
     if tab == Tab.REFUSED:
@@ -124,13 +125,14 @@ def _corrected() -> Exists:
     return Exists(_present(Label).filter(source=Source.MODERATOR))
 
 
-def _with_present_prediction(comments: CommentQuerySet) -> CommentQuerySet:
-    """Join the prediction that is shown, as `present`; comments without one fall out."""
-    if "present" in comments.query._filtered_relations:
-        return comments
+def _with_present_prediction(comments: CommentQuerySet, conditions: list[Q]) -> CommentQuerySet:
+    """Join the prediction that is shown, as `present`, under these conditions; comments without one fall out.
+
+    All in one filter: Django joins the predictions once more for each further one.
+    """
     of_text = FilteredRelation("predictions", condition=Q(predictions__text_digest=F("text_digest")))
     newest = _present(Prediction).order_by("-pk").values("pk")[:1]
-    return comments.alias(present=of_text).filter(present__pk=Subquery(newest))
+    return comments.alias(present=of_text).filter(*conditions, present__pk=Subquery(newest))
 
 
 def _disputed(comments: CommentQuerySet) -> CommentQuerySet:
@@ -145,16 +147,21 @@ def _disputed(comments: CommentQuerySet) -> CommentQuerySet:
 
 def _conditions(filters: Mapping[str, Any]) -> list[Q]:
     conditions = []
-    if sentiment := filters.get("sentiment"):
-        conditions.append(Q(present__label=sentiment))
-    if confidence := filters.get("confidence"):
-        conditions.append(CONFIDENCE_RANGES[Confidence(confidence)])
     if category := filters.get("category"):
         conditions.append(Q(article__category=category))
     if origin := filters.get("origin"):
         conditions.append(ORIGINS[Origin(origin)])
     if age := filters.get("age"):
         conditions.append(_posted(Age(age)))
+    return conditions
+
+
+def _conditions_on_prediction(filters: Mapping[str, Any]) -> list[Q]:
+    conditions = []
+    if sentiment := filters.get("sentiment"):
+        conditions.append(Q(present__label=sentiment))
+    if confidence := filters.get("confidence"):
+        conditions.append(CONFIDENCE_RANGES[Confidence(confidence)])
     return conditions
 
 

@@ -13,6 +13,7 @@ from blog_site.labels.models import Label, Sample
 from tests.comments.rows import make_article, make_category, make_comment, make_user
 from tests.comments.test_models import make_prediction
 from tests.labels.test_services import make_label
+from tests.moderation.rows import make_guest
 
 pytestmark = pytest.mark.django_db
 LIST = "admin:comments_comment_changelist"
@@ -147,8 +148,8 @@ def test_a_comments_page_shows_its_authors_history(client, moderator) -> None:
 
 
 def test_a_guests_page_tells_that_a_name_proves_nothing(client, moderator) -> None:
-    comment = make_comment("路过", guest_name="老王", author=None)
-    make_comment("又来了", guest_name="老王", author=None)
+    comment = make_guest(make_comment("路过"), "老王")
+    make_guest(make_comment("又来了"), "老王")
     page = client.get(page_of(comment)).content.decode()
     assert "又来了" in page
     assert "同名的不一定是同一个人" in page

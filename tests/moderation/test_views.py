@@ -20,6 +20,7 @@ from blog_site.users.models import User
 from tests.comments.rows import make_article, make_comment, make_user
 from tests.comments.test_models import make_prediction
 from tests.labels.test_services import make_label
+from tests.moderation.rows import make_guest
 
 pytestmark = pytest.mark.django_db
 QUEUE = "admin:moderation_queue"
@@ -71,7 +72,7 @@ def test_a_queue_with_nothing_in_it_says_so(client, moderator) -> None:
 def test_words_of_others_are_shown_as_words(client, moderator) -> None:
     author = make_user("attacker", display_name=ATTACK)
     comment = make_comment(ATTACK, author=author, article=make_article(title=ATTACK))
-    guest = make_comment(ATTACK, author=None, guest_name=ATTACK, article=comment.article)
+    guest = make_guest(make_comment(ATTACK, article=comment.article), ATTACK)
     report_comment(comment=comment, reporter=author, reason="other", note=ATTACK)
     say(client, one=f"hide:{guest.pk}", reason=ATTACK)
     pages = [look(client, tab="all")]
