@@ -73,6 +73,15 @@ def test_every_answer_has_the_policies(client: Client, path: str) -> None:
 
 
 @pytest.mark.django_db
+def test_the_admin_may_make_functions_and_run_nothing_inline(client: Client) -> None:
+    policy = policy_of(client.get("/admin/login/").headers["Content-Security-Policy"])
+
+    assert policy["script-src"] == ["'self'", "'unsafe-eval'"]
+    assert policy["style-src"] == ["'self'"]
+    assert policy["default-src"] == ["'none'"]
+
+
+@pytest.mark.django_db
 def test_an_answer_to_a_mistake_of_ours_has_them_too(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a mistake of ours")
