@@ -106,6 +106,7 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
 
 def describe_front_page(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What waits for whoever opens the admin, and what has happened lately."""
+    context["title"] = _("首页")
     if not request.user.has_perm("comments.view_comment"):
         return context
     queue, waiting = reverse("admin:moderation_queue"), count_waiting()

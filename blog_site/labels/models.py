@@ -81,6 +81,7 @@ class Label(models.Model):
                 name="one_label_per_text_and_source",
             )
         ]
+        indexes = [models.Index(fields=["source", "comment"], name="labels_by_source")]  # moderators' are few
 
     def __str__(self) -> str:
         return f"{self.get_source_display()}：{self.get_sentiment_display()}"

@@ -206,15 +206,19 @@ class CommentAdmin(ModelAdmin):
 class DecisionAdmin(ReadOnlyMixin, ModelAdmin):
     """The record: who decided what, when and why. Nobody changes it, nor takes from it."""
 
-    list_display = ["at", "who", "action", "change", "about", "why"]
+    list_display = ["decided_at", "who", "action", "change", "about", "why"]
     list_filter = ["action", "to_status", ("by", admin.RelatedOnlyFieldListFilter), "at"]
     search_fields = ["excerpt", "reason", "by__username", "by__display_name"]
     list_select_related = ["by"]
     list_per_page = 50
     show_full_result_count = False
     ordering = ["-id"]
-    fields = ["at", "who", "action", "change", "about", "why"]
+    fields = ["decided_at", "who", "action", "change", "about", "why"]
     readonly_fields = fields
+
+    @admin.display(description=gettext_lazy("时间"), ordering="at")
+    def decided_at(self, decision: Decision) -> str:
+        return date_format(timezone.localtime(decision.at), "Y-m-d H:i")
 
     @admin.display(description=gettext_lazy("决定者"), ordering="by")
     def who(self, decision: Decision) -> str:

@@ -131,8 +131,8 @@ def _with_present_prediction(comments: CommentQuerySet, conditions: list[Q]) -> 
     All in one filter: Django joins the predictions once more for each further one.
     """
     of_text = FilteredRelation("predictions", condition=Q(predictions__text_digest=F("text_digest")))
-    newest = _present(Prediction).order_by("-pk").values("pk")[:1]
-    return comments.alias(present=of_text).filter(*conditions, present__pk=Subquery(newest))
+    newer = _present(Prediction).filter(pk__gt=OuterRef("present__pk"))
+    return comments.alias(present=of_text).filter(*conditions, ~Exists(newer), present__isnull=False)
 
 
 def _disputed(comments: CommentQuerySet) -> CommentQuerySet:

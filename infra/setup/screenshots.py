@@ -71,7 +71,24 @@ def _newest_run(page: Page) -> None:
 
 
 def _moderation(page: Page) -> None:
-    page.goto("/admin/comments/comment/")
+    page.goto("/admin/comments/comment/queue/?tab=uncertain")
+
+
+def _judged_comment(page: Page) -> None:
+    _moderation(page)
+    page.locator(".queue-time").first.click()
+
+
+def _record(page: Page) -> None:
+    page.goto("/admin/comments/decision/")
+
+
+def _rules(page: Page) -> None:
+    page.goto("/admin/comments/rules/")
+
+
+def _admin(page: Page) -> None:
+    page.goto("/admin/")
 
 
 def _versions(page: Page) -> None:
@@ -96,7 +113,14 @@ PICTURES = [
     Picture("run-zh", _newest_run, height=1400, username=ADMINISTRATOR),
     Picture("run-phone-zh", _newest_run, width=390, height=844, username=ADMINISTRATOR),
     Picture("run-en", _newest_run, height=1400, locale="en-US", username=ADMINISTRATOR),
+    Picture("admin-zh", _admin, username=ADMINISTRATOR),
     Picture("moderation-zh", _moderation, username=MODERATOR),
+    Picture("moderation-en", _moderation, locale="en-US", username=MODERATOR),
+    Picture("moderation-dark-zh", _moderation, scheme="dark", username=MODERATOR),
+    Picture("moderation-phone-zh", _moderation, width=390, height=844, username=MODERATOR),
+    Picture("comment-zh", _judged_comment, username=MODERATOR),
+    Picture("record-zh", _record, username=MODERATOR),
+    Picture("rules-zh", _rules, username=MODERATOR),
     Picture("versions-zh", _versions, username=ADMINISTRATOR),
 ]
 
