@@ -85,7 +85,7 @@ def comments_in(tab: Tab, filters: Mapping[str, Any]) -> CommentQuerySet:
     judged = _conditions_on_prediction(filters)
     if tab == Tab.UNCERTAIN:
         doubtful = _with_present_prediction(comments, [Q(present__score__lt=UNCERTAIN_BELOW), *judged])
-        return doubtful.order_by("present__score", "pk")
+        return doubtful.order_by("present__score", "present__pk")  # as the index has them
     return _with_present_prediction(comments, judged) if judged else comments
 
 
