@@ -6,12 +6,8 @@ DATABASE_URL, REDIS_URL and CELERY_BROKER_URL. However it ends, both are stopped
 
 from __future__ import annotations
 
-import ctypes
-import getpass
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,41 +17,39 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
-DATABASE = "huisheng"
-USER = "huisheng"
-PASSWORD = "only-on-this-loopback"
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+from infra.setup.servers import (
+    DATABASE,
+    PASSWORD,
+    START_SECONDS,
+    STOP_SECONDS,
+    USER,
+    ServerError,
+    find_free_port,
+    find_program,
+    mariadb_answers,
+    redis_answers,
+    running_mariadb,
+    running_redis,
+    running_server,
+    stop_process,
+    tied_to_parent,
+)
 
-
-class ServerError(Exception):
-    """A server is not installed, or did not start; the message says which and what its log says."""
-
-
-def find_program(*names: str) -> str:
-    """The first of `names` that is installed. Raises ServerError when none is."""
-    for name in names:
-        if found := shutil.which(name, path=SEARCH_PATH):
-            return found
-    raise ServerError(f"{names[0]} is not installed: run infra/setup/test_servers.sh")
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def tied_to_parent() -> Callable[[], None]:
-    """Give what lets Linux stop a new process when its parent is gone, even by SIGKILL; other systems lack the call.
-
-    All is loaded before the process forks: between that and exec, a lock that another thread held stays locked.
-    """
-    if sys.platform != "linux":
-        return lambda: None
-    prctl, pr_set_pdeathsig, number = ctypes.CDLL(None).prctl, 1, int(signal.SIGTERM)
-    return lambda: prctl(pr_set_pdeathsig, number)
+__all__ = [
+    "DATABASE",
+    "PASSWORD",
+    "USER",
+    "find_free_port",
+    "find_program",
+    "is_there",
+    "mariadb_answers",
+    "redis_answers",
+    "running_mariadb",
+    "running_redis",
+    "running_server",
+    "running_servers",
+    "wait_until",
+]
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
@@ -73,129 +67,6 @@ def is_there(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
-        return False
-
-
-@contextmanager
-def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], bool]) -> Iterator[None]:
-    """Run a server from when it answers until the block ends. Raises ServerError, with its log, if it never does."""
-    name = Path(command[0]).name
-    with log.open("ab") as output:  # appended to, as servers may open the same file once more
-        # A session of its own: Ctrl-C at the terminal reaches the command only, and the servers outlive it.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=tied_to_parent(),
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers():
-            if process.poll() is not None:
-                raise ServerError(f"{name} ended with status {process.returncode}:\n{read_tail(log)}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"{name} did not answer within {START_SECONDS:.0f} s:\n{read_tail(log)}")
-            time.sleep(0.05)
-        yield
-    finally:
-        stop_process(process)
-
-
-def stop_process(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def read_tail(log: Path, lines: int = 20) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-@contextmanager
-def running_mariadb(folder: Path) -> Iterator[str]:
-    """A MariaDB with one empty utf8mb4 database and a user who may make more; yields its DATABASE_URL."""
-    server = find_program("mariadbd", "mysqld")
-    data, log, temporary = folder / "mariadb", folder / "mariadb.log", folder / "mariadb-tmp"
-    temporary.mkdir()
-    user = getpass.getuser()
-    install = [
-        find_program("mariadb-install-db", "mysql_install_db"),
-        "--no-defaults",
-        f"--datadir={data}",
-        f"--user={user}",  # as root the server otherwise refuses to run, or runs as one who may not enter the folder
-        "--auth-root-authentication-method=normal",
-        "--skip-test-db",
-    ]
-    made = subprocess.run(install, capture_output=True, timeout=START_SECONDS, check=False)
-    if made.returncode:
-        raise ServerError(
-            f"{install[0]} ended with status {made.returncode}:\n{made.stderr.decode(errors='replace')}"
-        )
-
-    port = find_free_port()
-    first_statements = folder / "first.sql"
-    first_statements.write_text(
-        f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n"
-        f"CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
-        f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1';\n"
-    )
-    command = [
-        server,
-        "--no-defaults",
-        f"--user={user}",
-        f"--datadir={data}",
-        f"--tmpdir={temporary}",  # where it starts, a server deletes the temporary tables it finds: also another one's
-        f"--socket={folder / 'mariadb.sock'}",
-        f"--pid-file={folder / 'mariadb.pid'}",
-        "--bind-address=127.0.0.1",
-        f"--port={port}",
-        "--skip-name-resolve",
-        "--character-set-server=utf8mb4",
-        f"--init-file={first_statements}",
-        # The data live for minutes: nothing is gained by waiting for the disk.
-        "--innodb-flush-log-at-trx-commit=0",
-        "--innodb-doublewrite=0",
-        "--innodb-buffer-pool-size=64M",
-    ]
-    with running_server(command, log=log, answers=lambda: mariadb_answers(port)):
-        yield f"mysql://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}"
-
-
-def mariadb_answers(port: int) -> bool:
-    import MySQLdb
-
-    try:
-        connection = MySQLdb.connect(
-            host="127.0.0.1", port=port, user=USER, passwd=PASSWORD, db=DATABASE, connect_timeout=2
-        )
-    except MySQLdb.OperationalError:
-        return False
-    connection.close()
-    return True
-
-
-@contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
-    """A Redis that keeps nothing; yields its address without a database number."""
-    port = find_free_port()
-    command = [find_program("redis-server", "valkey-server"), "--bind", "127.0.0.1", "--port", str(port)]
-    command += ["--dir", str(folder), "--save", "", "--appendonly", "no"]
-    with running_server(command, log=folder / "redis.log", answers=lambda: redis_answers(port)):
-        yield f"redis://127.0.0.1:{port}"
-
-
-def redis_answers(port: int) -> bool:
-    import redis
-
-    try:
-        with redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=1) as client:
-            return bool(client.ping())
-    except (redis.ConnectionError, redis.TimeoutError):
         return False
 
 
