@@ -163,9 +163,9 @@ class WordField(models.BinaryField):
 class SearchPosting(models.Model):
     """Which texts of a block have a word; `postings` reads and writes it."""
 
-    pk = models.CompositePrimaryKey("word", "block")
-    word = WordField()
+    pk = models.CompositePrimaryKey("block", "word")
     block = models.PositiveIntegerField()
+    word = WordField()
     in_titles = models.BinaryField()
     anywhere = models.BinaryField()
 
@@ -174,4 +174,4 @@ class SearchPosting(models.Model):
         verbose_name_plural = _("搜索词")
 
     def __str__(self) -> str:
-        return f"{bytes(self.word).decode(errors='replace')} {self.block}"
+        return f"{self.block} {bytes(self.word).decode(errors='replace')}"

@@ -2,7 +2,8 @@
 
 A row holds one word's numbers out of one block of BLOCK_SIZE, as a sorted list of offsets or, where that is shorter,
 as a bitmap (the containers of Roaring bitmaps, Chambi et al. 2014, arXiv:1402.6407). A query then reads a row for each
-block and word, however many texts match, and whatever joins words is one AND of integers.
+block and word, however many texts match, and whatever joins words is one AND of integers. The block comes first in
+the key: what one text's words change lies together, and an index that is built anew is written from end to end.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from itertools import islice
 from typing import Final
 
 from django.db import connection
+from django.db.models import Max, Min
 
-from .models import SearchPosting
+from .models import SearchEntry, SearchPosting
 
 BLOCK_SIZE: Final = 4096  # numbers; a bitmap of them has 512 bytes
 _BITMAP_BYTES: Final = BLOCK_SIZE // 8
 _ROWS_A_STATEMENT: Final = 500
+# Words times blocks that one query looks up: of far more, MySQL and MariaDB give up planning, and read the whole table.
+_KEYS_A_QUERY: Final = 2000
 _NO_WORD: Final = b""  # under which each block has a row that its writers lock
 
 
@@ -53,9 +57,8 @@ def find_numbers(words: Iterable[str], *, limit: int) -> Matches:
 
 def _all_of(words: set[str]) -> Iterator[tuple[int, int, int]]:
     """The newest block first, with the bitmaps of those that have all words in their title, and anywhere."""
-    rows = SearchPosting.objects.filter(word__in=[word.encode() for word in words])
     blocks: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
-    for block, in_titles, anywhere in rows.values_list("block", "in_titles", "anywhere"):
+    for block, in_titles, anywhere in _read(sorted(words)):
         blocks[block].append((in_titles, anywhere))
     for block in sorted(blocks, reverse=True):
         if len(blocks[block]) < len(words):
@@ -65,6 +68,17 @@ def _all_of(words: set[str]) -> Iterator[tuple[int, int, int]]:
             titles &= unpack(in_titles)
             everywhere &= unpack(anywhere)
         yield block, titles, everywhere
+
+
+def _read(words: Sequence[str]) -> Iterator[tuple[int, bytes, bytes]]:
+    numbers = SearchEntry.objects.aggregate(first=Min("pk"), last=Max("pk"))
+    if numbers["first"] is None:
+        return
+    blocks = list(range(numbers["first"] // BLOCK_SIZE, numbers["last"] // BLOCK_SIZE + 1))
+    words_at_once = max(1, _KEYS_A_QUERY // len(blocks))
+    for part in _parts(words, words_at_once):
+        rows = SearchPosting.objects.filter(block__in=blocks, word__in=[word.encode() for word in part])
+        yield from rows.values_list("block", "in_titles", "anywhere")
 
 
 def _number(block: int, bits: int) -> Iterator[int]:
@@ -100,7 +114,7 @@ def change_words(*, number: int, before: TextWords, after: TextWords) -> None:
     changed = (before.title ^ after.title) | (before.anywhere ^ after.anywhere)
     block, offset = divmod(number, BLOCK_SIZE)
     bit = 1 << offset
-    _replace([(_NO_WORD, block, b"", b"")])
+    _replace([(block, _NO_WORD, b"", b"")])
     for part in _parts(sorted(changed)):
         found = _read_for_change(part, block)
         rows = []
@@ -108,9 +122,9 @@ def change_words(*, number: int, before: TextWords, after: TextWords) -> None:
             titles, anywhere = found.get(word.encode(), (0, 0))
             titles = titles | bit if word in after.title else titles & ~bit
             anywhere = anywhere | bit if word in after.anywhere else anywhere & ~bit
-            rows.append((word.encode(), block, pack(_offsets(titles)), pack(_offsets(anywhere))))
+            rows.append((block, word.encode(), pack(_offsets(titles)), pack(_offsets(anywhere))))
         _replace([row for row in rows if row[3]])
-        _remove(block, [row[0] for row in rows if not row[3]])
+        _remove(block, [row[1] for row in rows if not row[3]])
 
 
 def write_block(block: int, texts: Mapping[int, TextWords]) -> None:
@@ -122,15 +136,15 @@ def write_block(block: int, texts: Mapping[int, TextWords]) -> None:
         for word in texts[number].anywhere:
             offsets[word][1].append(number % BLOCK_SIZE)
     for part in _parts(sorted(offsets)):
-        _replace([(word.encode(), block, pack(offsets[word][0]), pack(offsets[word][1])) for word in part])
+        _replace([(block, word.encode(), pack(offsets[word][0]), pack(offsets[word][1])) for word in part])
 
 
 def _offsets(bits: int) -> list[int]:
     return list(_number(0, bits))[::-1]
 
 
-def _parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (words[start : start + _ROWS_A_STATEMENT] for start in range(0, len(words), _ROWS_A_STATEMENT))
+def _parts(words: Sequence[str], size: int = _ROWS_A_STATEMENT) -> Iterator[Sequence[str]]:
+    return (words[start : start + size] for start in range(0, len(words), size))
 
 
 def _read_for_change(words: Sequence[str], block: int) -> dict[bytes, tuple[int, int]]:
@@ -144,11 +158,11 @@ def _read_for_change(words: Sequence[str], block: int) -> dict[bytes, tuple[int,
     }
 
 
-def _replace(rows: Sequence[tuple[bytes, int, bytes, bytes]]) -> None:
+def _replace(rows: Sequence[tuple[int, bytes, bytes, bytes]]) -> None:
     # REPLACE is understood by SQLite, MariaDB and MySQL alike.
     with connection.cursor() as cursor:
         cursor.executemany(
-            "REPLACE INTO articles_searchposting (word, block, in_titles, anywhere) VALUES (%s, %s, %s, %s)",
+            "REPLACE INTO articles_searchposting (block, word, in_titles, anywhere) VALUES (%s, %s, %s, %s)",
             rows,
         )
 

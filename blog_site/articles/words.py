@@ -36,7 +36,7 @@ class Phrase:
         """The words of every text in which the phrase stands."""
         if not _is_cjk(self.run[0]):
             return [self.run[:LONGEST_BEGINNING]]
-        return [first + second for first, second in itertools.pairwise(self.run)] or [self.run]
+        return list(map(str.__add__, self.run, self.run[1:])) or [self.run]
 
     def is_long(self) -> bool:
         """Whether a text may have all the words, and still not the phrase."""
@@ -62,7 +62,7 @@ def _words_of_run(run: str) -> Iterator[str]:
         yield from itertools.accumulate(run[:LONGEST_BEGINNING])
         return
     yield from run
-    yield from (first + second for first, second in itertools.pairwise(run))
+    yield from map(str.__add__, run, run[1:])
 
 
 def _is_cjk(character: str) -> bool:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def tied_to_parent() -> Callable[[], None]:
+def tied_to_parent(cores: set[int] | None = None) -> Callable[[], None]:
     """Give what lets Linux stop a new process when its parent is gone, even by SIGKILL; other systems lack the call.
 
     All is loaded before the process forks: between that and exec, a lock that another thread held stays locked.
@@ -52,12 +52,29 @@ def tied_to_parent() -> Callable[[], None]:
     if sys.platform != "linux":
         return lambda: None
     prctl, pr_set_pdeathsig, number = ctypes.CDLL(None).prctl, 1, int(signal.SIGTERM)
-    return lambda: prctl(pr_set_pdeathsig, number)
+
+    def tie() -> None:
+        prctl(pr_set_pdeathsig, number)
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+    return tie
 
 
 @contextmanager
-def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], bool]) -> Iterator[None]:
-    """Run a server from when it answers until the block ends. Raises ServerError, with its log, if it never does."""
+def running_server(
+    command: Sequence[str],
+    *,
+    log: Path,
+    answers: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    cores: set[int] | None = None,
+) -> Iterator[None]:
+    """Run a server from when it answers until the block ends. Raises ServerError, with its log, if it never does.
+
+    It has this process's environment, folder and processor cores where it is given no others.
+    """
     name = Path(command[0]).name
     with log.open("ab") as output:  # appended to, as servers may open the same file once more
         # A session of its own: Ctrl-C at the terminal reaches the command only, and the servers outlive it.
@@ -67,7 +84,9 @@ def running_server(command: Sequence[str], *, log: Path, answers: Callable[[], b
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=tied_to_parent(),
+            preexec_fn=tied_to_parent(cores),
+            env=environment,
+            cwd=folder,
         )
     try:
         deadline = time.monotonic() + START_SECONDS

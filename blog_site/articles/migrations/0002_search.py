@@ -32,7 +32,9 @@ def make_indexes(apps, schema_editor):
 
 def remove_indexes(apps, schema_editor):
     if schema_editor.connection.vendor == "sqlite":
-        schema_editor.execute("DROP TABLE IF EXISTS articles_search")  # the triggers go with the table they watch
+        schema_editor.execute(
+            "DROP TABLE IF EXISTS articles_search"
+        )  # the triggers go with the table they watch
 
 
 class Migration(migrations.Migration):

@@ -53,16 +53,16 @@ class Migration(migrations.Migration):
                 (
                     "pk",
                     models.CompositePrimaryKey(
-                        "word",
                         "block",
+                        "word",
                         blank=True,
                         editable=False,
                         primary_key=True,
                         serialize=False,
                     ),
                 ),
-                ("word", blog_site.articles.models.WordField()),
                 ("block", models.PositiveIntegerField()),
+                ("word", blog_site.articles.models.WordField()),
                 ("in_titles", models.BinaryField()),
                 ("anywhere", models.BinaryField()),
             ],
