@@ -9,7 +9,6 @@ the key: what one text's words change lies together, and an index that is built 
 from __future__ import annotations
 
 import struct
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +99,10 @@ def pack(offsets: Sequence[int]) -> bytes:
     """Write offsets, sorted and each once, as a row's column."""
     if 2 * len(offsets) < _BITMAP_BYTES:
         return struct.pack(f"<{len(offsets)}H", *offsets)
-    return sum(1 << offset for offset in offsets).to_bytes(_BITMAP_BYTES, "little")
+    bitmap = bytearray(_BITMAP_BYTES)
+    for offset in offsets:
+        bitmap[offset >> 3] |= 1 << (offset & 7)
+    return bytes(bitmap)
 
 
 # -- Writing -----------------------------------------------------------------------------------------------------
@@ -129,14 +131,18 @@ def change_words(*, number: int, before: TextWords, after: TextWords) -> None:
 
 def write_block(block: int, texts: Mapping[int, TextWords]) -> None:
     """Write the rows of a block that has none yet, from the words of its texts by number."""
-    offsets: dict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("H"), array("H")))
+    in_titles: dict[str, list[int]] = defaultdict(list)
+    anywhere: dict[str, list[int]] = defaultdict(list)
     for number in sorted(texts):
+        offset = number % BLOCK_SIZE
         for word in texts[number].title:
-            offsets[word][0].append(number % BLOCK_SIZE)
+            in_titles[word].append(offset)
         for word in texts[number].anywhere:
-            offsets[word][1].append(number % BLOCK_SIZE)
-    for part in _parts(sorted(offsets)):
-        _replace([(block, word.encode(), pack(offsets[word][0]), pack(offsets[word][1])) for word in part])
+            anywhere[word].append(offset)
+    for part in _parts(sorted(anywhere)):
+        _replace(
+            [(block, word.encode(), pack(in_titles.get(word, ())), pack(anywhere[word])) for word in part]
+        )
 
 
 def _offsets(bits: int) -> list[int]:
