@@ -149,7 +149,6 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
 REDIS_URL = env.str("REDIS_URL", default="")
-CACHE_IS_SHARED = bool(REDIS_URL)  # else each process has one of its own
 if REDIS_URL:
     CACHES = {
         "default": {

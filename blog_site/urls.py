@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.sitemaps import views as sitemaps
 from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.i18n import set_language
 
 from blog_site.articles.sitemaps import SITEMAPS
 
@@ -14,7 +16,9 @@ handler500 = "blog_site.api.errors.server_error"
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("blog_site.api.urls")),
-    path("i18n/", include("django.conf.urls.i18n")),
+    # Without a token: all that a forged request could do is change the language of a page. With one, every page would
+    # have a form of one browser alone, and none could be kept for the next reader.
+    path("i18n/setlang/", csrf_exempt(set_language), name="set_language"),
     path(
         "sitemap.xml",
         sitemaps.index,

@@ -134,6 +134,22 @@ class Article(models.Model):
         )
 
 
+class PageVersion(models.Model):
+    """Names the state of what hangs on an article's page, its comments above all; `hot` keeps copies by it."""
+
+    article = models.OneToOneField(
+        Article, on_delete=models.CASCADE, primary_key=True, related_name="page_version"
+    )
+    name = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = _("页面版本")
+        verbose_name_plural = _("页面版本")
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+
 class SearchEntry(models.Model):
     """An article as it is found: its number in the index, and the text that it was indexed with."""
 

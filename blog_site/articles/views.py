@@ -18,6 +18,7 @@ from blog_site.users.models import User
 
 from .echo import Echo, listen
 from .forms import ArticleForm
+from .hot import answer_reader
 from .models import Article, ArticleQuerySet, Category, Tag
 from .pages import article_context
 from .search import MAX_RESULTS, highlight, make_snippet, search_articles
@@ -112,10 +113,13 @@ def mine(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def article(request: HttpRequest, slug: str) -> HttpResponse:
-    article = get_object_or_404(Article.objects.with_people(), slug=slug)
-    if not article.is_public() and article.author != request.user:
-        raise Http404
-    return render(request, "articles/article.html", article_context(article, request))
+    def render_page(more: dict[str, Any]) -> HttpResponse:
+        article = get_object_or_404(Article.objects.with_people(), slug=slug)
+        if not article.is_public() and article.author != request.user:
+            raise Http404
+        return render(request, "articles/article.html", article_context(article, request) | more)
+
+    return answer_reader(request, slug, render_page)
 
 
 @login_required

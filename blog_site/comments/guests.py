@@ -9,9 +9,10 @@ from django.conf import settings
 from django.core import signing
 from django.http import HttpRequest, HttpResponse
 
+from blog_site.articles.hot import GUEST_COOKIE
+
 from .models import Comment
 
-COOKIE: Final = "guest_comments"
 _SALT: Final = "comments.guests"
 KEPT_COMMENTS: Final = 20  # the newest; a cookie has an end
 KEPT_SECONDS: Final = 30 * 24 * 3600
@@ -21,7 +22,7 @@ WRITTEN_IN_SECONDS: Final = 3.0
 
 def remembered_comments(request: HttpRequest) -> tuple[int, ...]:
     """The comments that this browser has written as a guest."""
-    cookie = request.get_signed_cookie(COOKIE, default="", salt=_SALT, max_age=KEPT_SECONDS) or ""
+    cookie = request.get_signed_cookie(GUEST_COOKIE, default="", salt=_SALT, max_age=KEPT_SECONDS) or ""
     return tuple(int(number) for number in cookie.split(".") if number.isdigit())
 
 
@@ -29,7 +30,7 @@ def remember_comment(request: HttpRequest, response: HttpResponse, comment: Comm
     """Let the browser show its guest a comment that waits."""
     numbers = (*remembered_comments(request), comment.pk)[-KEPT_COMMENTS:]
     response.set_signed_cookie(
-        COOKIE,
+        GUEST_COOKIE,
         ".".join(map(str, numbers)),
         salt=_SALT,
         max_age=KEPT_SECONDS,

@@ -395,7 +395,8 @@ def _show_predictions(predictions: Sequence[Prediction]) -> None:
         )
         comment.changed_at = timezone.now()
     Comment.objects.bulk_update(comments, ["constructiveness", "changed_at"])
-    for article_id in {comment.article_id for comment in comments}:
+    # In order: two that touch the same pages wait for each other, and never each for the other.
+    for article_id in sorted({comment.article_id for comment in comments}):
         touch_article(article_id)
 
 
