@@ -12,6 +12,7 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,12 +22,15 @@ import django
 
 django.setup()
 
+from django.conf import settings  # noqa: E402 - models need the set-up
 from django.db import connection  # noqa: E402 - models need the set-up
 from django.test import Client  # noqa: E402
+from django.urls import reverse  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: E402
 
+from blog_site.articles.hot import touch_page  # noqa: E402
 from blog_site.articles.models import Article, Category, SearchEntry, SearchPosting, Tag  # noqa: E402
 from blog_site.articles.search import rebuild_index  # noqa: E402
 from blog_site.articles.services import save_article  # noqa: E402
@@ -37,8 +41,10 @@ from ml.text import text_digest  # noqa: E402
 
 REVIEWS_AN_ARTICLE: Final = 10  # 500 characters
 ROWS_AT_ONCE: Final = 1000
+REPLIED_TO: Final = 500  # comments, the oldest
 SAVED_ONE_BY_ONE: Final = 30
 QUERIES_A_KIND: Final = 25
+COMMENTS_TO_POST: Final = 200
 SLUG: Final = "five-thousand-comments"
 
 
@@ -103,10 +109,13 @@ def make_blog(amounts: Amounts) -> dict[str, Any]:
         index_seconds = _build_index(progress)
         _make_comments(amounts.comments, author, writers, progress)
     return {
-        "path": Article.objects.get(slug=SLUG).get_absolute_url(),
+        "path": reverse("articles:article", args=[SLUG]),
+        "post_path": reverse("comments:post_comment", args=[SLUG]),
+        "search_path": reverse("articles:search"),
         "queries": author.queries(),
-        "comments": [author.comment() for _ in range(20)],
-        "users": [_sign_in(writer) for writer in writers],
+        "comments": [author.comment() for _ in range(COMMENTS_TO_POST)],
+        "session_cookie": settings.SESSION_COOKIE_NAME,
+        "sessions": [_sign_in(writer) for writer in writers],
         "index": _describe_index(index_seconds) | _measure_saving(author, categories[0], writers[0]),
     }
 
@@ -169,22 +178,41 @@ def _make_comments(count: int, author: Author, writers: Sequence[User], progress
     began = timezone.now() - timedelta(days=30)
     for start in range(0, count, ROWS_AT_ONCE):
         numbers = range(start, min(start + ROWS_AT_ONCE, count))
+        parents = list(Comment.objects.filter(article=article, parent=None)[:REPLIED_TO])
         Comment.objects.bulk_create(
-            _comment(article, author.comment(), writers[number % len(writers)], began, number)
+            _comment(article, author.comment(), writers[number % len(writers)], began, number, parents)
             for number in numbers
         )
         progress.update(bar, completed=numbers[-1] + 1)
+    _count_replies(article)
     Prediction.objects.bulk_create(_predictions(article), batch_size=ROWS_AT_ONCE)
+    touch_page(article.pk)
 
 
-def _comment(article: Article, text: str, writer: User, began: datetime, number: int) -> Comment:
+def _comment(
+    article: Article, text: str, writer: User, began: datetime, number: int, parents: Sequence[Comment]
+) -> Comment:
+    """A third of them are replies."""
+    parent = parents[number % len(parents)] if parents and number % 3 == 0 else None
     return Comment(
         article=article,
+        parent=parent,
+        depth=0 if parent is None else 1,
         author=writer,
         text=text,
         text_digest=text_digest(text),
         created_at=began + timedelta(minutes=5 * number),
     )
+
+
+def _count_replies(article: Article) -> None:
+    counts = Counter(
+        Comment.objects.filter(article=article).exclude(parent=None).values_list("parent", flat=True)
+    )
+    parents = list(Comment.objects.filter(pk__in=counts))
+    for parent in parents:
+        parent.reply_count = parent.shown_replies = counts[parent.pk]
+    Comment.objects.bulk_update(parents, ["reply_count", "shown_replies"], batch_size=ROWS_AT_ONCE)
 
 
 def _predictions(article: Article) -> Iterator[Prediction]:
@@ -202,10 +230,11 @@ def _predictions(article: Article) -> Iterator[Prediction]:
         )
 
 
-def _sign_in(user: User) -> dict[str, str]:
+def _sign_in(user: User) -> str:
+    """Give the key of a session."""
     client = Client()
     client.force_login(user)
-    return {"session": client.cookies["sessionid"].value}
+    return str(client.cookies[settings.SESSION_COOKIE_NAME].value)
 
 
 def _describe_index(seconds: float) -> dict[str, Any]:
