@@ -130,7 +130,7 @@ def read_all(
         answer = client.get(address)
         assert answer.status_code < 500, address
         content = b"".join(answer) if answer.streaming else answer.content
-        text = _PASSING.sub(r'\1""', content.decode(errors="replace"))
+        text = _PASSING.sub(r'\1""', content.decode(errors="replace").replace(r"\"", '"'))
         read[_IDS.sub("ID", address)] = (answer.status_code, _IDS.sub("ID", text))
     return read
 
