@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from blog_site.articles.hot import GUEST_COOKIE
 from blog_site.articles.models import Article
 from blog_site.comments import guests
 from blog_site.comments.models import Comment, Report
@@ -57,7 +58,7 @@ def test_a_guest_sees_that_the_comment_waits_and_nobody_else_sees_it(
     comment = Comment.objects.get()
     assert (comment.byline, comment.author) == ("路人", None)
     forger = Client()
-    forger.cookies[guests.COOKIE] = f"{comment.pk}:forged"
+    forger.cookies[GUEST_COOKIE] = f"{comment.pk}:forged"
     assert "好喝" not in forger.get(article.get_absolute_url()).content.decode()
 
 
