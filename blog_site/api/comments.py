@@ -298,11 +298,11 @@ class InOrder(BasePagination):
         self.order = ORDERS[read_order(request)]
         size = self._read_size(request)
         cursor = request.query_params.get("cursor", "")
-        self.is_back = cursor.startswith("r")
+        self.is_back, key = cursor.startswith("r"), cursor.removeprefix("r")
         try:
-            rows = list(
-                continue_after(queryset, self.order, cursor.removeprefix("r"), back=self.is_back)[: size + 1]
-            )
+            if cursor and not key:
+                raise BadCursor(f"{cursor!r} says where to go and not from where")
+            rows = list(continue_after(queryset, self.order, key, back=self.is_back)[: size + 1])
         except BadCursor as error:
             raise ValidationError({"cursor": [_("这个游标不对：请用上一页给的 next 或 previous")]}) from error
         self.has_beyond, self.is_first = len(rows) > size, not cursor
