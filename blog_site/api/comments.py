@@ -333,7 +333,8 @@ class InOrder(BasePagination):
         )
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        link = {"type": ["string", "null"], "format": "uri"}
+        example = "https://blog.example/api/v1/articles/soy-milk/comments/?cursor=…"
+        link = {"type": ["string", "null"], "format": "uri", "example": example}
         return {
             "type": "object",
             "required": ["next", "previous", "results"],
