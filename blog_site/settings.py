@@ -297,7 +297,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "articles", "description": _("文章")},
         {"name": "comments", "description": _("评论")},
         {"name": "predictions", "description": _("模型的预测")},
-        {"name": "labels", "description": _("标注（版主）")},
+        {"name": "labels", "description": _("标注（审核员）")},
         {"name": "categories", "description": _("分类与标签")},
         {"name": "me", "description": _("我自己")},
         {"name": "tokens", "description": _("登录与令牌")},

@@ -529,7 +529,7 @@ class CommentReport(OnComment):
     serializer_class = ReportSerializer
 
     @extend_schema(
-        summary=gettext_lazy("向版主举报别人的评论，同一个人重复举报也一样"),
+        summary=gettext_lazy("向审核员举报别人的评论，同一个人重复举报也一样"),
         responses={201: ReportSerializer, **describe_errors(400, 401, 403, 404, 413)},
     )
     def post(self, request: Request, pk: int) -> Response:

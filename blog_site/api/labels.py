@@ -146,13 +146,13 @@ class LabelView(ApiView):
 @extend_schema_view(
     get=extend_schema(
         summary=gettext_lazy("评论的标注，新的在前"),
-        description=gettext_lazy("版主可读。"),
+        description=gettext_lazy("审核员可读。"),
         parameters=[LabelFilter],
         responses={200: FullLabelSerializer(many=True), **describe_errors(400, 403)},
     ),
     post=extend_schema(
-        summary=gettext_lazy("以版主的身份标注一条评论"),
-        description=gettext_lazy("版主的话胜过语言模型和词典；已有版主的标注时改成这一个。"),
+        summary=gettext_lazy("以审核员的身份标注一条评论"),
+        description=gettext_lazy("审核员的话胜过语言模型和词典；已有审核员的标注时改成这一个。"),
         request=CorrectionSerializer,
         responses={201: FullLabelSerializer},
     ),
