@@ -226,15 +226,14 @@ def _curl(method: str, path: str, said: dict[str, Any], sent: Any) -> str:
     values = {"slug": "soy-milk", "id": "12"}
     for name, value in values.items():
         path = path.replace(f"{{{name}}}", value)
-    words = ["curl"] + (
-        [f"-X {method}"] if method not in ("GET", "POST") or (method == "POST" and sent is None) else []
-    )
+    implied = "GET" if sent is None else "POST"
+    words = [f"curl {ORIGIN}{path}" if method == implied else f"curl -X {method} {ORIGIN}{path}"]
     if {} not in said.get("security", [{}]):
         words.append("-H 'Authorization: Bearer '\"$TOKEN\"")
     if sent is not None:
         words.append("-H 'Content-Type: application/json'")
         words.append(f"-d '{json.dumps(sent, ensure_ascii=False)}'")
-    return " \\\n  ".join([*words, f"{ORIGIN}{path}"])
+    return " \\\n  ".join(words)
 
 
 def _objects(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -20,7 +20,7 @@ class Token(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens", verbose_name=_("主人")
     )
-    name = models.CharField(_("用途"), max_length=60)
+    name = models.CharField(_("做什么用"), max_length=60)
     digest = models.CharField(_("摘要值"), max_length=64, unique=True, editable=False)  # SHA-256, hex
     beginning = models.CharField(_("开头"), max_length=8, editable=False)  # tells one's tokens apart
     created_at = models.DateTimeField(_("创建时间"), auto_now_add=True)

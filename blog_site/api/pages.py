@@ -28,7 +28,7 @@ LIFETIMES = (
 
 class TokenForm(forms.Form):
     name = forms.CharField(
-        label=gettext_lazy("用途"),
+        label=gettext_lazy("做什么用"),
         max_length=60,
         help_text=gettext_lazy("以后靠它认出这个令牌，例如：备份脚本"),
     )

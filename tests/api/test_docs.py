@@ -11,10 +11,16 @@ from django.test import Client
 from jsonschema import Draft202012Validator
 
 from blog_site.api.errors import PROBLEMS
+from infra.setup.compile_messages import compile_messages
 
 pytestmark = pytest.mark.django_db
 DOCS = "/api/v1/docs/"
 METHODS = ("get", "post", "put", "patch", "delete")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _english() -> None:
+    compile_messages()
 
 
 @pytest.fixture

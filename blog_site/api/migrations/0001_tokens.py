@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("name", models.CharField(max_length=60, verbose_name="用途")),
+                ("name", models.CharField(max_length=60, verbose_name="做什么用")),
                 (
                     "digest",
                     models.CharField(editable=False, max_length=64, unique=True, verbose_name="摘要值"),
