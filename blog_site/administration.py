@@ -11,6 +11,7 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from blog_site.comments.models import Comment, Decision
 from blog_site.moderation.queue import Tab, count_waiting
@@ -66,13 +67,23 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
             _Page(_("屏蔽词"), "block", "comments_blockedword_changelist", "comments.view_blockedword"),
         ],
         _("情感"): [
-            _Page(_("预测"), "psychology", "comments_prediction_changelist", "comments.view_prediction"),
-            _Page(_("标注"), "label", "labels_label_changelist", "labels.view_label"),
-            _Page(_("标注尝试"), "pending", "labels_labelattempt_changelist", "labels.view_labelattempt"),
+            _Page(
+                pgettext("list", "预测"),
+                "psychology",
+                "comments_prediction_changelist",
+                "comments.view_prediction",
+            ),
+            _Page(pgettext("list", "标注"), "label", "labels_label_changelist", "labels.view_label"),
+            _Page(
+                pgettext("list", "标注尝试"),
+                "pending",
+                "labels_labelattempt_changelist",
+                "labels.view_labelattempt",
+            ),
             _Page(_("样本"), "dataset", "labels_sample_changelist", "labels.view_sample"),
         ],
         _("训练"): [
-            _Page(_("训练"), "model_training", "training_run_changelist", "training.view_run"),
+            _Page(pgettext("list", "训练"), "model_training", "training_run_changelist", "training.view_run"),
             _Page(
                 _("模型版本"),
                 "deployed_code",
@@ -80,7 +91,7 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
                 "training.view_modelversion",
             ),
             _Page(_("上线记录"), "rocket_launch", "training_rollout_changelist", "training.view_rollout"),
-            _Page(_("站点"), "hub", "training_site_changelist", "training.view_site"),
+            _Page(pgettext("list", "站点"), "hub", "training_site_changelist", "training.view_site"),
             _Page(
                 _("定时任务"),
                 "schedule",
@@ -90,7 +101,9 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
         ],
         _("内容"): [
             _Page(_("文章"), "article", "articles_article_changelist", "articles.view_article"),
-            _Page(_("分类"), "category", "articles_category_changelist", "articles.view_category"),
+            _Page(
+                pgettext("list", "分类"), "category", "articles_category_changelist", "articles.view_category"
+            ),
             _Page(_("标签"), "tag", "articles_tag_changelist", "articles.view_tag"),
         ],
         _("账号"): [

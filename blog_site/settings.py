@@ -222,7 +222,8 @@ USE_TZ = True
 
 UNFOLD = {
     "SITE_TITLE": _("回声"),
-    "SITE_HEADER": _("回声 · 管理后台"),
+    "SITE_HEADER": _("回声"),
+    "SITE_SUBHEADER": _("管理后台"),
     "SITE_ICON": "blog_site.administration.mark_address",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": "blog_site.administration.mark_address"}

@@ -26,6 +26,7 @@ from blog_site.labels.services import best_label
 
 from . import views
 from .history import history_beside
+from .queue import page_of
 from .services import Verdict, may_pass, pass_verdict
 
 
@@ -57,17 +58,8 @@ class CommentAdmin(ModelAdmin):
     ordering = ["-created_at", "-id"]
     list_per_page = 50
     show_full_result_count = False
-    fields = [
-        "article",
-        "byline",
-        "parent",
-        "text",
-        "explanation",
-        "status",
-        "created_at",
-        "edited_at",
-        "via_api",
-    ]
+    # What the card at the top of its page does not say.
+    fields = ["parent", "explanation", "created_at", "edited_at", "like_count", "reply_count"]
     readonly_fields = fields
     inlines = [PredictionInline, LabelInline]
     actions = ["approve", "hide", "spam", "mark_negative", "mark_neutral", "mark_positive"]
@@ -98,7 +90,7 @@ class CommentAdmin(ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         comment = self.get_object(request, unquote(object_id))
-        beside = {} if comment is None else {"comment": comment, "history": history_beside(comment)}
+        beside = {} if comment is None else _describe_page(comment)
         context = {**(extra_context or {}), **beside, **views.verdicts_for(request)}
         return super().change_view(request, object_id, form_url, context)
 
@@ -176,7 +168,7 @@ class CommentAdmin(ModelAdmin):
     def approve(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
         self._pass(request, queryset, Verdict.APPROVE)
 
-    @admin.action(description=gettext_lazy("隐藏"), permissions=["decide"])
+    @admin.action(description=Verdict.HIDE.label, permissions=["decide"])
     def hide(self, request: HttpRequest, queryset: CommentQuerySet) -> None:
         self._pass(request, queryset, Verdict.HIDE)
 
@@ -200,6 +192,11 @@ class CommentAdmin(ModelAdmin):
         ids = list(queryset.values_list("pk", flat=True))
         count = pass_verdict(ids=ids, verdict=verdict, by=request.user)
         messages.success(request, views.say_passed(verdict, count))
+
+
+def _describe_page(comment: Comment) -> dict[str, Any]:
+    (card,) = views.describe_cards(page_of(Comment.objects.filter(pk=comment.pk), 1))
+    return {"comment": card["comment"], "card": card, "history": history_beside(comment)}
 
 
 @admin.register(Decision)

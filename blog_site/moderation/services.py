@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from blog_site.comments.models import Comment, Decision, Sentiment
 from blog_site.comments.services import decide
@@ -17,7 +18,7 @@ class Verdict(TextChoices):
     """What a moderator may say; those that are a sentiment correct the label, the others the status."""
 
     APPROVE = "approve", _("通过")
-    HIDE = "hide", _("隐藏")
+    HIDE = "hide", pgettext_lazy("verdict", "隐藏")
     SPAM = "spam", _("垃圾")
     NEGATIVE = Sentiment.NEGATIVE.value, _("标为负面")
     NEUTRAL = Sentiment.NEUTRAL.value, _("标为中性")

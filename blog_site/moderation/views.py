@@ -42,7 +42,7 @@ def show_queue(request: HttpRequest) -> HttpResponse:
         "tab": tab,
         "filters": filters,
         "narrowed": bool(narrowing),
-        "cards": _describe_cards(page),
+        "cards": describe_cards(page),
         "page": page,
         "query": request.GET.urlencode(),
         "next_query": _query_of(request.GET, page=number + 1),
@@ -112,7 +112,8 @@ def _describe_tabs(current: Tab) -> list[dict[str, Any]]:
     return [{"tab": tab, "count": waiting.get(tab), "current": tab == current} for tab in Tab]
 
 
-def _describe_cards(page: Page) -> list[dict[str, Any]]:
+def describe_cards(page: Page) -> list[dict[str, Any]]:
+    """What `_card.html` shows, of each comment of a page."""
     standings = standings_of({comment.author_id for comment in page.comments if comment.author_id})
     return [
         {
@@ -137,7 +138,7 @@ def _cards_after(request: HttpRequest, ids: list[int]) -> dict[int, str | None]:
     """The cards of comments as they are after a verdict; none for what is not in this queue any more."""
     tab, filters, _number = _read(QueryDict(request.POST.get("query", "")))
     page = page_of(comments_in(tab, filters.narrowing()).filter(pk__in=ids), 1)
-    cards = {card["comment"].pk: card for card in _describe_cards(page)}
+    cards = {card["comment"].pk: card for card in describe_cards(page)}
     context = verdicts_for(request)
     return {
         pk: render_to_string("admin/moderation/_card.html", {**context, "card": cards[pk]}, request)
