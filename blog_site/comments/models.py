@@ -47,7 +47,7 @@ class CommentQuerySet(models.QuerySet["Comment"]):
         `guests_own` are the ids of comments that this browser has written without an account.
         """
         shown = Q(status=Comment.Status.VISIBLE, article__in=Article.objects.published())
-        left = Q(pk__in=guests_own, author=None) if guests_own else Q(pk__in=[])
+        left = Q(pk__in=guests_own, author=None) & ~Q(status=Comment.Status.DELETED)
         if not user.is_authenticated:
             return self.filter(shown | left)
         assert isinstance(user, AbstractUser)

@@ -157,7 +157,8 @@ def edit_comment(*, comment: Comment, text: str) -> Comment:
     cleaned = clean_comment_text(text)
     with transaction.atomic():
         present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
-        if present is None or not present.may_be_edited_by(present.author):
+        author = present.author if present is not None else None
+        if present is None or author is None or not present.may_be_edited_by(author):
             raise CommentRejected(
                 _("评论只能在发表后 %(minutes)d 分钟内修改") % {"minutes": settings.COMMENT_EDIT_MINUTES},
                 code="too_late",

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.conf import settings as django_settings
 from django.db.models import RestrictedError
+from django.urls import reverse
 from django.utils import timezone
 
 from blog_site.comments import services
@@ -140,6 +141,14 @@ def test_a_comment_is_edited_for_a_while_and_not_once_it_is_hidden(changed) -> N
     assert Comment.objects.get().text == "好喝"
 
 
+def test_a_guests_comment_is_nobodys_to_edit() -> None:
+    comment = make_comment("好喝")
+    Comment.objects.update(author=None, guest_name="路人")
+    with pytest.raises(CommentRejected):
+        services.edit_comment(comment=comment, text="难喝")
+    assert Comment.objects.get().text == "好喝"
+
+
 # -- Deleting --
 
 
@@ -200,6 +209,18 @@ def test_somebody_who_leaves_takes_their_words_with_them_and_no_one_elses() -> N
     assert (top.reply_count, top.shown_replies) == (1, 1)
     assert not Comment.objects.filter(pk=alone.pk).exists()
     assert Comment.objects.visible().get().text == "别人的回答"
+
+
+def test_an_administrator_deletes_an_account_whose_comments_were_answered(client) -> None:
+    top = make_comment("走的人说的")
+    make_prediction(top)
+    make_reply(top, "别人的回答")
+    client.force_login(make_user(is_staff=True, is_superuser=True))
+    address = reverse("admin:users_user_delete", args=[top.author_id])
+    assert client.get(address).status_code == 200
+    assert client.post(address, {"post": "yes"}).status_code == 302
+    top.refresh_from_db()
+    assert (top.status, top.text, top.author) == ("deleted", "", None)
 
 
 # -- Likes and reports --
