@@ -6,17 +6,37 @@ import pytest
 from django.contrib import admin
 from django.db.models import Model
 from django.urls import reverse
+from unfold.admin import ModelAdmin, StackedInline, TabularInline
 
 from blog_site.demo.seeding import load_content, seed_demo
 from blog_site.users.models import User
+from infra.setup.compile_messages import compile_messages
 
 
 @pytest.mark.django_db
 def test_every_list_of_the_admin_opens(client) -> None:
     seed_demo(content=load_content())
     client.force_login(User.objects.get(username="admin"))
-    statuses = {model.__name__: client.get(list_of(model)).status_code for model in admin.site._registry}
+    statuses = {
+        model.__name__: client.get(list_of(model), follow=True).status_code for model in admin.site._registry
+    }
     assert {name: status for name, status in statuses.items() if status != 200} == {}
+
+
+def test_every_page_of_the_admin_is_in_the_theme() -> None:
+    pages = admin.site._registry.values()
+    inlines = [inline for page in pages for inline in page.inlines]
+    assert [page for page in pages if not isinstance(page, ModelAdmin)] == []
+    assert [inline for inline in inlines if not issubclass(inline, TabularInline | StackedInline)] == []
+
+
+@pytest.mark.django_db
+def test_the_theme_speaks_chinese_and_english(client) -> None:
+    client.force_login(User.objects.create_superuser("chief"))
+    address = reverse("admin:users_user_changelist")
+    compile_messages()
+    for language, words in (("zh-hans", "输入后搜索"), ("en", "Type to search")):
+        assert words in client.get(address, headers={"Accept-Language": language}).content.decode()
 
 
 def list_of(model: type[Model]) -> str:
