@@ -109,7 +109,8 @@ def blog(tmp_path_factory: pytest.TempPathFactory, blog_environment: dict[str, s
     quietly = ("--no-input", "--verbosity", "0")
     manage(blog_environment, "migrate", *quietly)
     # Only the blog's own: to compress all of the admin's takes ten seconds.
-    manage(blog_environment, "collectstatic", *quietly, "--ignore", "admin", "--ignore", "rest_framework")
+    others = [word for name in ("admin", "unfold", "rest_framework") for word in ("--ignore", name)]
+    manage(blog_environment, "collectstatic", *quietly, *others)
     port = find_free_port()
     with (
         running_blog(folder / "blog", blog_environment, port=port),
