@@ -25,6 +25,9 @@ OTHER: Final = "writes"  # what every page that changes something counts as, unl
 # Signing in counts where the password is looked at (users/lockout.py), since it has several doors.
 PURPOSES: Final[Mapping[str, str]] = {
     "comments:post_comment": "comments",
+    "comments:edit_comment": "comments",
+    "comments:like_comment": "likes",
+    "comments:report_comment": "reports",
     "users:sign_up": "sign_ups",
     "users:change_password": "passwords",
 }

@@ -17,7 +17,7 @@ from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
 from blog_site.limits import Rate
 from blog_site.users.models import User
-from tests.blog import make_article, make_user
+from tests.blog import make_article, make_comment, make_user
 
 LONG = "这家店的豆腐脑，咸的比甜的好吃。\n每天早上七点就要去排队，晚了就没有了。<b>真的</b>"
 
@@ -145,6 +145,30 @@ def test_a_script_is_told_in_json(article: Article) -> None:
     assert refused.json()["code"] == "throttled"
     assert "分钟" in refused.json()["detail"]
     assert int(refused["Retry-After"]) > 0
+
+
+def test_what_is_done_through_the_api_counts_with_what_is_done_on_pages(article: Article) -> None:
+    reader = signed_in("reader")
+    address = f"/api/v1{article.get_absolute_url()}comments/"
+    post(reader, article)
+    assert reader.post(address, {"text": "好吃"}, content_type="application/json").status_code == 201
+
+    refused = reader.post(address, {"text": "好吃"}, content_type="application/json")
+
+    assert refused.status_code == 429
+    assert int(refused["Retry-After"]) > 0
+    assert post(reader, article).status_code == 429
+
+
+def test_likes_and_reports_have_limits_of_their_own(article: Article) -> None:
+    reader = signed_in("reader")
+    comment = make_comment(article, author=make_user("another"))
+    address = f"/api/v1/comments/{comment.pk}"
+
+    likes = [reader.put(f"{address}/like/").status_code for _ in range(3)]
+    report = reader.post(f"{address}/report/", {"reason": "spam"}, content_type="application/json")
+
+    assert (likes, report.status_code) == ([200, 200, 429], 201)
 
 
 def test_a_forged_form_uses_up_nothing(article: Article) -> None:

@@ -25,7 +25,8 @@ class SignUp(RedirectURLMixin, FormView):
 
     def dispatch(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         if request.user.is_authenticated:
-            return HttpResponseRedirect(self.get_success_url())  # not `redirect`, which takes an address for a name
+            # Not `redirect`, which would take an address for the name of one.
+            return HttpResponseRedirect(self.get_success_url())
         return super().dispatch(request, *args, **kwargs)
 
     def form_valid(self, form: SignUpForm) -> HttpResponse:
