@@ -59,15 +59,26 @@ def new_page(chromium: Browser, live_server) -> Iterator[NewPage]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def open_page(*, locale: str = "zh-CN", width: int = 1280, javascript: bool = True) -> Page:
+    def open_page(
+        *,
+        locale: str = "zh-CN",
+        width: int = 1280,
+        javascript: bool = True,
+        policy: bool = True,
+        first: str = "",
+    ) -> Page:
+        """`policy`: whether the browser keeps to what the pages forbid it; `first`: a script before any of theirs."""
         context = chromium.new_context(
             base_url=live_server.url,
             locale=locale,
             viewport={"width": width, "height": 844},
             java_script_enabled=javascript,
+            bypass_csp=not policy,
             reduced_motion="reduce",
         )
         context.set_default_timeout(TIMEOUT_MS)
+        if first:
+            context.add_init_script(first)
         contexts.append(context)
         page = context.new_page()
         page.on(
