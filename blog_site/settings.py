@@ -215,7 +215,7 @@ SILENCED_SYSTEM_CHECKS = ["axes.W002"]  # its middleware: LockOut's own exceptio
 LANGUAGE_CODE = env.str("LANGUAGE_CODE", default="zh-hans")  # of the command line; browsers choose their own
 LANGUAGES = [("zh-hans", _("简体中文")), ("en", _("英语"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = "Asia/Shanghai"
+TIME_ZONE = env.str("TIME_ZONE", default="Asia/Shanghai")  # of all times on pages, and of the schedule
 USE_TZ = True
 
 # -- The admin's theme; its colours are in static/css/admin.css ------------------------------------------------------

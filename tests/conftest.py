@@ -51,6 +51,7 @@ for _name in (
     "ALLOWED_HOSTS",
     "CSRF_TRUSTED_ORIGINS",
     "IMAGE_SOURCES",
+    "TIME_ZONE",
     "TLS",
     "INFERENCE_URL",
     "INFERENCE_TOKEN",

@@ -128,6 +128,7 @@ def test_a_file_fills_in_what_the_environment_leaves_open(tmp_path: Path) -> Non
         ("ARTIFACT_STORE_URL", "file:///srv/store", "file:///srv/store"),
         ("TRAINING_LAUNCHER", "kubernetes", "kubernetes"),
         ("TRAINING_MIN_LABELS", "7", 7),
+        ("TIME_ZONE", "Europe/Berlin", "Europe/Berlin"),
         ("LABELLER", "openai", "openai"),
         ("LABELLER_BASE_URL", "https://llm.example/v1", "https://llm.example/v1"),
         ("LABELLER_API_KEY", "key", "key"),

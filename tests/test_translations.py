@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,10 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("blog_site", "templates", "ml", "federated", "manage.py")
 COMMITTED = ROOT / "locale" / "en" / "LC_MESSAGES" / "django.po"
+
+
+CHINESE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]+")
+COMMENTS = re.compile(r"/\*.*?\*/|<!--.*?-->|(?:^|(?<=\s))//[^\n]*", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +87,47 @@ def test_placeholders_survive_translation() -> None:
     )
 
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted(
+        path
+        for folder in ("static/islands", "static/js")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".js", ".mjs", ".ts", ".vue")
+    ),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_script_has_no_words_of_its_own(script: Path) -> None:
+    """Its texts come with the page, which the catalogue translates."""
+    assert words_of_script(script.read_text(encoding="utf-8")) == []
+
+
+def words_of_script(script: str) -> list[str]:
+    return CHINESE.findall(COMMENTS.sub("", script))
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ('const text = "好吃";', ["好吃"]),
+        ("<template><p>好吃</p></template>", ["好吃"]),
+        ('const address = "https://example.com/好吃";', ["好吃"]),
+        ("// 好吃\n/* 好\n吃 */ run(); // 好吃", []),
+        ("<!-- 好吃 --><p>{{ words.tasty }}</p>", []),
+    ],
+)
+def test_words_are_told_from_comments(script: str, words: list[str]) -> None:
+    assert words_of_script(script) == words
+
+
+@pytest.mark.parametrize(
+    "template", sorted((ROOT / "templates").rglob("*.html")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_relative_time_says_to_machines_when_it_was(template: Path) -> None:
+    text = template.read_text(encoding="utf-8")
+    times = re.findall(r"<time\b[^>]*>", text)
+
+    assert [time for time in times if "datetime=" not in time] == []
+    assert "|relative_time" not in re.sub(r"<time\b.*?</time>", "", text, flags=re.DOTALL)

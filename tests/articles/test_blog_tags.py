@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone, translation
@@ -42,6 +42,21 @@ def test_after_a_month_the_date_is_said() -> None:
 
     with translation.override("zh-hans"):
         assert relative_time(moment) == f"{local.year}年{local.month}月{local.day}日"
+
+
+def test_of_a_moment_to_come_it_is_said_when_it_will_be() -> None:
+    moment = timezone.now() + timedelta(days=2)
+    local = timezone.localtime(moment)
+
+    with translation.override("zh-hans"):
+        assert relative_time(moment) == f"{local.year}年{local.month}月{local.day}日 {local:%H:%M}"
+
+
+def test_a_month_is_said_in_the_blogs_own_time_zone() -> None:
+    late_in_london = datetime(2020, 3, 31, 20, tzinfo=UTC)  # in Shanghai it is April
+
+    with translation.override("en"):
+        assert relative_time(late_in_london) == "April 1, 2020"
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.0, 0), (0.334, 33), (0.335, 34), (0.9999, 99), (1.0, 100)])

@@ -28,7 +28,7 @@ def plant() -> Article:
     """Fill the blog with payloads; gives the article under which most comments stand."""
     article = _make_rows()
     for model in _models():
-        if not model.objects.exists():
+        if _free_texts(model) and not model.objects.exists():
             _make_row(model)
     for model in _models():
         _overwrite_texts(model)
@@ -78,7 +78,9 @@ def _make_row(model: Any, *, within: tuple[Any, ...] = ()) -> Any:
     values = {
         field.name: _value(field, within=(*within, model))
         for field in model._meta.concrete_fields
-        if not field.primary_key and not field.has_default() and not getattr(field, "auto_now_add", False)
+        if not isinstance(field, models.AutoField)
+        and not field.has_default()
+        and not getattr(field, "auto_now_add", False)
     }
     return model.objects.create(**{name: value for name, value in values.items() if value is not None})
 
@@ -113,7 +115,7 @@ def _value(field: Any, *, within: tuple[Any, ...]) -> Any:
 
 def _overwrite_texts(model: Any) -> None:
     """Write into each text another payload than stands in the row before, and in the field beside it."""
-    fields = [field for field in model._meta.concrete_fields if _is_free_text(field)]
+    fields = _free_texts(model)
     for number, pk in enumerate(model.objects.order_by("pk").values_list("pk", flat=True)):
         texts = {field.attname: _fill(field, number + 7 * place) for place, field in enumerate(fields)}
         if texts:
@@ -126,6 +128,10 @@ def _fill(field: Any, number: int) -> str:
     if isinstance(field, models.TextField):
         return "\n\n".join((*PAYLOADS[start:], *PAYLOADS[:start]))
     return PAYLOADS[start][: field.max_length]
+
+
+def _free_texts(model: Any) -> list[Any]:
+    return [field for field in model._meta.concrete_fields if _is_free_text(field)]
 
 
 def _is_free_text(field: Any) -> bool:

@@ -17,8 +17,10 @@ register = template.Library()
 
 @register.filter
 def relative_time(moment: datetime) -> str:
-    """Say how long ago a moment was; after a month, its date."""
+    """Say how long ago a moment was; after a month its date, and of one that is yet to come when that will be."""
     minutes = int((timezone.now() - moment).total_seconds() // 60)
+    if minutes < -5:  # by less, the clocks of two machines may differ
+        return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
     if minutes < 1:
         return _("刚刚")
     if minutes < 60:
