@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.core.cache import cache
-from django.db.models import Count, F, Max
+from django.db.models import Count, Exists, F, OuterRef
 
 from .hot import KEPT_SECONDS, page_versions
 from .models import Article
@@ -74,22 +74,22 @@ def _count(article_ids: Sequence[int]) -> dict[int, Echo]:
     Comments are reached by the names of their relations: articles come before comments in the tree and import
     nothing from there.
     """
-    listed = Article.objects.order_by().filter(pk__in=article_ids)
-    visible = listed.filter(comments__status="visible")
-    comments = dict(visible.values_list("pk").annotate(n=Count("comments")))
-    newest = (
-        listed.filter(
-            comments__status="visible", comments__predictions__text_digest=F("comments__text_digest")
-        )
-        .values("comments__id")
-        .annotate(newest=Max("comments__predictions__id"))
-        .values("newest")
+    comment_model = Article._meta.get_field("comments").related_model
+    prediction_model = comment_model._meta.get_field("predictions").related_model
+    shown = comment_model.objects.order_by().filter(article__in=article_ids, status="visible")
+    comments = dict(shown.values_list("article").annotate(n=Count("pk")))
+    present = prediction_model.objects.order_by().filter(
+        comment__article__in=article_ids,
+        comment__status="visible",
+        text_digest=F("comment__text_digest"),
+    )
+    # By an index for each comment; the newest of all comments at once would be a scan of all there are.
+    newer = prediction_model.objects.filter(
+        comment=OuterRef("comment"), text_digest=OuterRef("text_digest"), pk__gt=OuterRef("pk")
     )
     scored: dict[int, dict[str, int]] = {}
-    by_label = listed.filter(comments__predictions__in=newest).values_list(
-        "pk", "comments__predictions__label"
-    )
-    for article_id, label, count in by_label.annotate(n=Count("comments__predictions")):
+    by_label = present.filter(~Exists(newer)).values_list("comment__article", "label")
+    for article_id, label, count in by_label.annotate(n=Count("pk")):
         scored.setdefault(article_id, {})[label] = count
     return {
         article_id: Echo(comments=count, **scored.get(article_id, {}))

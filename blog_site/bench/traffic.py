@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
@@ -22,7 +20,6 @@ class Traffic:
     """What was answered within a window of time."""
 
     seconds: float
-    statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
 
     @property
@@ -49,7 +46,7 @@ def ask(
 
     Raises BenchError when one is answered otherwise than with `status`.
     """
-    start = time.perf_counter() + WARM_UP_SECONDS
+    start: float | None = None
     traffic = Traffic(seconds)
     with contextlib.closing(ask_in_turns(port, requests, clients)) as answers:
         for answer in answers:
@@ -58,12 +55,14 @@ def ask(
                     f"{requests[answer.number].splitlines()[0].decode()} was answered with {answer.status}, "
                     f"not {status}: {answer.body[:300].decode(errors='replace')}"
                 )
+            start = (
+                start or answer.ended + WARM_UP_SECONDS
+            )  # from the first answer: it may have filled a cache
             if answer.began < start:
                 continue
             if answer.ended > start + seconds or (at_most and len(traffic.latencies_ms) >= at_most):
                 traffic.seconds = answer.ended - start
                 break
-            traffic.statuses[answer.status] += 1
             traffic.latencies_ms.append(1000 * (answer.ended - answer.began))
     if not traffic.latencies_ms:
         raise BenchError(f"no answer within {seconds} s to {requests[0].splitlines()[0].decode()}")

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.db import models
-from django.db.models import Exists, OuterRef, Prefetch, Q
+from django.db.models import F, FilteredRelation, Prefetch, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -62,9 +62,9 @@ class CommentQuerySet(models.QuerySet["Comment"]):
 
     def unscored(self) -> CommentQuerySet:
         """Comments whose present text no model version has seen: the outbox of `score_comment`."""
-        return self.judged().filter(
-            ~Exists(Prediction.objects.filter(comment=OuterRef("pk"), text_digest=OuterRef("text_digest")))
-        )
+        # As a join: of a condition MariaDB would make a table of all predictions there are, at every sweep.
+        said = FilteredRelation("predictions", condition=Q(predictions__text_digest=F("text_digest")))
+        return self.judged().alias(said=said).filter(said=None)
 
     def older_than(self, seconds: float) -> CommentQuerySet:
         return self.filter(updated_at__lte=timezone.now() - timedelta(seconds=seconds))

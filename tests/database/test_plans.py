@@ -68,12 +68,12 @@ def full_blog(transactional_db: None) -> Article:
 
 
 def _talk(articles: list[Article], writer: object) -> None:
-    """Half of the comments stand under one article; the last of all wait for a model."""
+    """A twentieth of the comments stand under one article; the last of all wait for a model."""
     now = timezone.now()
     Comment.objects.bulk_create(
         [
             Comment(
-                article=articles[0] if number % 2 else articles[number % len(articles)],
+                article=articles[0] if number % 40 == 0 else articles[1 + number % (len(articles) - 1)],
                 author=writer,
                 text=f"第{number}条",
                 text_digest=text_digest(f"第{number}条"),
@@ -83,22 +83,20 @@ def _talk(articles: list[Article], writer: object) -> None:
         ]
     )
     comments = list(Comment.objects.order_by("pk"))
-    parents = [comment for comment in comments if comment.article_id == articles[0].pk][:100]
+    parents = [comment for comment in comments if comment.article_id == articles[0].pk][:20]
     replies = [
         Comment(
             article=articles[0],
-            parent=parents[number % 50],
+            parent=parents[number % len(parents)],
             depth=1,
             author=writer,
             text=f"回{number}",
             text_digest=text_digest(f"回{number}"),
         )
-        for number in range(300)
+        for number in range(60)
     ]
     Comment.objects.bulk_create(replies)
-    Comment.objects.filter(pk__in=[parent.pk for parent in parents[:50]]).update(
-        reply_count=6, shown_replies=6
-    )
+    Comment.objects.filter(pk__in=[parent.pk for parent in parents]).update(reply_count=3, shown_replies=3)
     Comment.objects.update(updated_at=now - timedelta(hours=1))
     Prediction.objects.bulk_create(
         Prediction(
