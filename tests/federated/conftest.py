@@ -14,9 +14,11 @@ import psutil
 import pytest
 import torch
 
+import federated.launch.local
 from federated.launch.local import LocalLauncher
 from federated.protocol import RunSpec, RunStatus, SiteSpec
 from federated.store import FolderStore, open_store
+from tests.federated.forked import start_forked_process
 
 # Each site speaks of its own things, in the same words of praise and blame.
 SUBJECTS = {
@@ -140,6 +142,12 @@ def ground(tmp_path: Path) -> Iterator[RunGround]:
     made = RunGround(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of a run, from now on: seconds of importing less for each."""
+    monkeypatch.setattr(federated.launch.local, "start_process", start_forked_process)
 
 
 @dataclass(frozen=True)
