@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import django
 import pytest
@@ -78,7 +79,28 @@ for _name in (
 ):
     os.environ.pop(_name, None)
 
+
+def _own_redis_database(url: str, worker: int) -> str:
+    """The same server's, for one of several processes of tests: each empties the one that it uses."""
+    parts = urlsplit(url)
+    number = int(parts.path.strip("/") or 0)
+    return urlunsplit(
+        parts._replace(path=f"/{number + 2 * worker}")
+    )  # two for each: the cache's and the broker's
+
+
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
+    for _name in ("REDIS_URL", "CELERY_BROKER_URL"):
+        if os.environ.get(_name):
+            os.environ[_name] = _own_redis_database(os.environ[_name], int(_worker.removeprefix("gw")))
+
 django.setup()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes minutes first: begun last, it would go on alone when the other processes have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -183,6 +183,7 @@ def running_redis(folder: Path) -> Iterator[str]:
     port = find_free_port()
     command = [find_program("redis-server", "valkey-server"), "--bind", "127.0.0.1", "--port", str(port)]
     command += ["--dir", str(folder), "--save", "", "--appendonly", "no"]
+    command += ["--databases", "64"]  # two for each process of the tests
     with running_server(command, log=folder / "redis.log", answers=lambda: redis_answers(port)):
         yield f"redis://127.0.0.1:{port}"
 

@@ -44,6 +44,10 @@ def write_reviews(site: str, ending: str, count: int, verdicts: int = 5) -> list
     return reviews[:count]
 
 
+def in_round(number: int, status: RunStatus) -> bool:
+    return len(status.rounds) >= number
+
+
 @dataclass
 class RunGround:
     """A store and a folder of runs, whose processes end with the test."""

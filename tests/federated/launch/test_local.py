@@ -9,19 +9,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 
 import psutil
 import pytest
 
 import federated.launch.local
-from federated.launch.local import AGGREGATOR, LocalLauncher, StartedProcess, beginning_of
+from federated.launch.local import LocalLauncher, StartedProcess, beginning_of
 from federated.protocol import TOKEN_VARIABLE, TOKENS_VARIABLE, ProgressLog, RunSpec, RunStatus
 from federated.store import StoreError
-from tests.federated.conftest import SECRET, SITES, FinishedRun, RunGround
+from tests.federated.conftest import SECRET, SITES, FinishedRun, RunGround, in_round
 
 ENDLESS = 100_000  # rounds
 ROUND_DEADLINE_SECONDS = 15  # long enough for a first round on a busy machine
@@ -31,10 +30,6 @@ SECRETS = {
     "LABELLER_API_KEY": "the-language-models-key",
     "CELERY_BROKER_URL": "redis://:broker-password@redis/0",
 }
-
-
-def in_round(number: int, status: RunStatus) -> bool:
-    return len(status.rounds) >= number
 
 
 # -- A run under way ---------------------------------------------------------------------------------------------
@@ -180,6 +175,7 @@ def test_without_two_of_three_trainers_the_run_pauses_naming_them_until_they_are
     assert set(status.rounds[paused_in - 1].sites) >= {"food"}
 
 
+@pytest.mark.usefixtures("forked")
 def test_stopping_ends_every_process_within_ten_seconds_and_may_be_repeated(ground: RunGround) -> None:
     spec = ground.spec(rounds=ENDLESS)
     ground.start(spec)
@@ -214,6 +210,7 @@ def test_a_trainer_with_a_broken_shard_ends_with_2_and_the_others_train(ground: 
     assert "line 36: not JSON" in ground.log(spec.run, "travel")
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_killed_aggregator_fails_the_run_with_its_last_word(ground: RunGround) -> None:
     spec = ground.spec()
     ground.start(spec)
@@ -230,6 +227,7 @@ def test_a_killed_aggregator_fails_the_run_with_its_last_word(ground: RunGround)
     assert not ground.processes(spec.run)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_corrupt_champion_fails_the_run_naming_the_file(ground: RunGround, finished: FinishedRun) -> None:
     artifact = ground.store.artifact(finished.digest)
     shutil.copytree(finished.ground.store.artifact(finished.digest), artifact)
@@ -342,6 +340,7 @@ def test_a_start_that_fails_midway_leaves_no_process(ground: RunGround, monkeypa
     assert alive == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_dies_too_often_is_given_up(ground: RunGround) -> None:
     impatient = LocalLauncher(ground.root / "runs", SECRET, max_restarts=1)
     spec = ground.spec(rounds=ENDLESS, round_deadline_seconds=ROUND_DEADLINE_SECONDS)
@@ -354,6 +353,7 @@ def test_a_process_that_dies_too_often_is_given_up(ground: RunGround) -> None:
     assert set(ground.processes(spec.run)) == {"aggregator", "food", "books"}
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_stopped_run_goes_on_where_it_was_and_ends_as_if_nothing_had_happened(
     ground: RunGround, finished: FinishedRun
 ) -> None:
@@ -382,51 +382,3 @@ def test_what_cannot_be_gone_on_with_is_said(ground: RunGround, finished: Finish
         ground.launcher.resume("run-9")
     with pytest.raises(LookupError, match="run-1 is done"):
         finished.ground.launcher.resume("run-1")
-
-
-@pytest.mark.timeout(1800)
-def test_twenty_deaths_of_the_aggregator_and_twenty_of_trainers_change_not_a_single_bit(
-    ground: RunGround,
-) -> None:
-    """kill -9 at random rounds and moments; whatever died is started again, and nobody can tell afterwards."""
-    rounds = 240
-    # On a busy machine what was killed takes long to be back: a round that went on without it would be another one.
-    patient = {"deadline_seconds": 1500, "round_deadline_seconds": 600, "join_deadline_seconds": 600}
-    undisturbed = ground.finish(ground.spec("run-1", rounds=rounds, **patient))
-    assert undisturbed.result is not None
-
-    spec = ground.spec("run-2", rounds=rounds, **patient)
-    random = Random(20)
-    deaths = [AGGREGATOR] * 20 + [random.choice(SITES) for _ in range(20)]
-    random.shuffle(deaths)
-    moments = sorted(random.sample(range(1, rounds - 10), len(deaths)))
-    ground.start(spec)
-    for moment, victim in zip(moments, deaths, strict=True):
-        wait_and_heal(ground, spec.run, lambda status, moment=moment: in_round(moment, status))
-        time.sleep(random.uniform(0, 0.05))  # anywhere within a round
-        if victim in ground.processes(spec.run):
-            ground.kill(spec.run, victim)
-    status = wait_and_heal(ground, spec.run, lambda status: status.phase == "done")
-
-    assert status.result is not None
-    assert status.result["artifact"] == undisturbed.result["artifact"]
-    assert [record.number for record in status.rounds] == list(range(1, rounds + 1))
-    for record, twin in zip(status.rounds, undisturbed.rounds, strict=True):
-        assert (record.loss, record.sites) == (twin.loss, twin.sites)
-    recorded = json.loads((ground.root / "runs" / spec.run / "processes.json").read_text(encoding="utf-8"))
-    restarts = {process["name"]: process["restarts"] for process in recorded["processes"]}
-    assert restarts[AGGREGATOR] >= 15  # one that was dead already when its turn came was not killed twice
-    assert sum(restarts.values()) - restarts[AGGREGATOR] >= 15
-
-
-def wait_and_heal(ground: RunGround, run: str, condition: Callable[[RunStatus], bool]) -> RunStatus:
-    """Look at a run as the blog's beat does, healing it at each look."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        ground.launcher.heal(run)
-        status = ground.launcher.status(run)
-        if condition(status):
-            return status
-        assert status.phase != "failed", f"{status.reason}\n{ground.logs(run)}"
-        time.sleep(0.02)
-    raise AssertionError(f"{run} stands still: {status}\n{ground.logs(run)}")
