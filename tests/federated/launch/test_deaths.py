@@ -61,5 +61,5 @@ def wait_and_heal(ground: RunGround, run: str, condition: Callable[[RunStatus], 
         if condition(status):
             return status
         assert status.phase != "failed", f"{status.reason}\n{ground.logs(run)}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError(f"{run} stands still: {status}\n{ground.logs(run)}")
