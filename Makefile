@@ -22,7 +22,7 @@ help:
 	@echo '  make experiment-model  the network, trained federatedly and centrally on a public corpus, against a linear model;'
 	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
 	@echo '  make experiment-noniid   the strategies on non-IID data (CORPUS=zip; QUICK=1: minutes); report in docs/experiments'
-	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis'
+	@echo '  make test         set up and run the tests: all on SQLite, then on a real MariaDB and Redis; WORKERS=2'
 	@echo '  make e2e          the whole system on the cluster that KUBECONFIG names, which is filled and emptied;'
 	@echo '                    OVERLAY=local REGISTRY=registry:5000 TAG=1.0, E2E_KEEP=1 leaves it standing'
 	@echo '  make e2e-load     inference at 1, 2 and 4 replicas on that cluster, with a plot in var/e2e'
@@ -92,12 +92,17 @@ front-end front-end-watch:
 	@infra/setup/install.sh demo
 	@exec infra/setup/front_end.sh $(if $(filter %-watch,$@),run watch,build)
 
+# Two processes of tests beside each other: many of them wait for timers and for processes of their own. The tests of
+# a file stay together, for what they share; WORKERS=0 runs everything in one, as for a debugger.
+WORKERS ?= 2
+PYTEST = $(VENV_PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # Both passes run whatever the first says; the exit status is that of the first that failed. The second is for what
 # speaks to a database, a cache or a broker: ml, federated and the cluster's manifests know of none.
 test: setup-test
 	@first=0; second=0; \
-	$(VENV_PYTHON) -m pytest -m "not servers and not e2e" $(ARGS) || first=$$?; \
-	$(VENV_PYTHON) -m tests.servers -- $(VENV_PYTHON) -m pytest -m "not browser and not flow and not once" \
+	$(PYTEST) -m "not servers and not e2e" $(ARGS) || first=$$?; \
+	$(VENV_PYTHON) -m tests.servers -- $(PYTEST) -m "not browser and not flow and not once" \
 		--ignore tests/federated --ignore tests/ml --ignore tests/cluster --ignore tests/e2e --ignore-glob 'tests/infra/*/*' \
 		$(ARGS) || second=$$?; \
 	exit $$((first ? first : second))

@@ -21,7 +21,7 @@ ONCE_SECONDS = 1500  # a slow machine's; the demo itself takes a few minutes
 READY_SECONDS = 120
 STOP_SECONDS = 10
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(ONCE_SECONDS + 300)]
+pytestmark = [pytest.mark.flow, pytest.mark.long, pytest.mark.timeout(ONCE_SECONDS + 300)]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +78,18 @@ def test_the_first_parameters_are_the_same_for_the_same_seed() -> None:
     assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
     assert set(first) == set(dict(SentimentLSTM(CONFIG).named_parameters()))
     assert not first["embedding.weight"][PAD].any()
+
+
+def test_making_a_model_does_not_import_the_compiler() -> None:
+    """It takes as long as torch itself, in every process of a run."""
+    code = (
+        "import sys; from ml.model import *;"
+        "config = ModelConfig(9, subword_buckets=8, gram_buckets=8);"
+        "build_model(config, initial_parameters(config, 1), words=list('123456789'));"
+        "print('torch.nn' in sys.modules, 'torch._dynamo' in sys.modules)"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert made.stdout.split() == ["True", "False"], made.stderr
 
 
 def test_drawing_parameters_leaves_the_global_generator_alone() -> None:

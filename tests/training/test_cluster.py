@@ -37,7 +37,7 @@ from tests.infra.nginx.servers import BLOG_TOKEN, RUN_TOKEN, SIGNING_KEY, Nginx,
 from tests.training.doors import ScriptedLauncher, make_rounds
 from tests.training.rows import import_opinions, make_run
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.long]
 
 NAMESPACE = "huisheng-training"
 ROUNDS = 40

@@ -22,6 +22,7 @@ from federated.protocol import TOKEN_VARIABLE, TOKENS_VARIABLE, ProgressLog, Run
 from federated.store import StoreError
 from tests.federated.conftest import SECRET, SITES, FinishedRun, RunGround, in_round
 
+pytestmark = pytest.mark.long
 ENDLESS = 100_000  # rounds
 ROUND_DEADLINE_SECONDS = 15  # long enough for a first round on a busy machine
 SECRETS = {
