@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from federated.launch.local import INHERITED, PACKAGE_ROOT, StartedProcess
+from federated.launch.local import INHERITED, PACKAGE_ROOT, StartedProcess, beginning_of
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["federated.aggregator", "federated.trainer"])
@@ -35,7 +35,7 @@ def start_forked_process(
     for passed in sockets.values():
         passed.close()
     assert process.pid is not None
-    return StartedProcess(name, process.pid, psutil.Process(process.pid).create_time())
+    return StartedProcess(name, process.pid, beginning_of(psutil.Process(process.pid)))
 
 
 def become(
