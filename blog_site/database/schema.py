@@ -120,10 +120,10 @@ def _wait_until(ask: Callable[[], str | None], *, deadline: float, say: Callable
     """Ask until there is nothing amiss any more; what is amiss is said whenever it changes."""
     said = None
     while (amiss := ask()) is not None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise SchemaError(amiss)
+        left = max(0.0, deadline - time.monotonic())
         if amiss != said:
             say(f"waiting, {left:.0f} s at the most: {amiss}")
             said = amiss
+        if not left:
+            raise SchemaError(amiss)
         time.sleep(min(LOOK_EVERY_SECONDS, left))

@@ -49,9 +49,9 @@ def test_a_text_without_chinese_gets_no_opinion(text: str) -> None:
 def test_the_longest_comment_is_labelled_in_about_a_second() -> None:
     labeller = LexiconLabeller()
     labeller.propose(PRAISE)
-    started = time.monotonic()
+    started = time.process_time()
     proposal = labeller.propose(PRAISE.replace("，", "") * 600)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert proposal.sentiment == "positive"
 
 

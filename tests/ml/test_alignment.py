@@ -95,6 +95,6 @@ def test_what_belongs_together_stays_together(text: str, part: str, original: st
     "text", ["Σ" * 10_000, "é" * 10_000, "，" * 10_000, "好\u200b" * 5_000, "\u1100\u1161" * 5_000]
 )
 def test_long_odd_texts_take_no_longer_than_their_length(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     align_text(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
