@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import django
 import pytest
+from django.conf import settings
 from django.utils import translation
 
 _VAR_DIR = tempfile.mkdtemp(prefix="huisheng-test-")
@@ -95,6 +96,8 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
             os.environ[_name] = _own_redis_database(os.environ[_name], int(_worker.removeprefix("gw")))
 
 django.setup()
+# A password takes a third of a second by design, here as often as somebody signs in. Processes of their own keep to it.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.hookimpl(trylast=True)

@@ -127,7 +127,7 @@ def drive(kubelet: Kubelet, run: Run, disturb: Callable[[RunStatus], None]) -> R
         kubelet.sync()
         for diary in (kubelet.root / "claims" / "journals").glob(f"{run.key()}-*/{DIARY}"):
             disturb(read_progress(diary))
-        time.sleep(0.05)
+        time.sleep(0.1)
     return run
 
 

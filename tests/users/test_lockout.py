@@ -18,7 +18,7 @@ from blog_site import limits
 from blog_site.allowances import TooMany
 from blog_site.limits import Rate
 from blog_site.users.models import FailedSignIn, User
-from tests.blog import PASSWORD
+from tests.blog import PASSWORD, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -31,8 +31,6 @@ def _few_failures(settings) -> Iterator[None]:
     limits.forget_counts()
     cache.clear()
     settings.AXES_FAILURE_LIMIT = FAILURES
-    # A guess costs a third of a second by design, and there are many here.
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     yield
     limits.forget_counts()
     cache.clear()
@@ -40,12 +38,7 @@ def _few_failures(settings) -> Iterator[None]:
 
 @pytest.fixture
 def writer() -> User:
-    return make_person("writer", is_staff=True)
-
-
-def make_person(username: str, **fields: bool) -> User:
-    """Not `make_user`: the hash it keeps for all tests is of the hasher outside these."""
-    return User.objects.create_user(username, password=PASSWORD, **fields)
+    return make_user("writer", is_staff=True)
 
 
 def sign_in(
@@ -79,7 +72,7 @@ def test_the_owner_still_gets_in_from_elsewhere(writer: User) -> None:
 
 
 def test_other_accounts_still_get_in_from_there(writer: User) -> None:
-    make_person("another")
+    make_user("another")
     fail()
 
     assert sign_in(PASSWORD, username="another").status_code == 302
@@ -198,7 +191,7 @@ def test_a_program_on_this_machine_is_not_locked_out(writer: User) -> None:
 def test_an_administrator_sees_who_is_locked_out_and_lets_them_try_again(writer: User) -> None:
     fail(address=ELSEWHERE)
     administrator = Client()
-    administrator.force_login(make_person("admin", is_staff=True, is_superuser=True))
+    administrator.force_login(make_user("admin", is_staff=True, is_superuser=True))
     page = administrator.get("/admin/users/failedsignin/")
     failed = FailedSignIn.objects.get()
 
