@@ -118,8 +118,6 @@ def _language_of_the_command_line() -> Iterator[None]:
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Keep the SQLite test database in a file: one in memory is shared between threads under table locks that
     fail at once, where a file's writers wait for each other as they do outside the tests."""
-    from django.conf import settings
-
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "django.db.backends.sqlite3":
         database.setdefault("TEST", {})["NAME"] = os.path.join(_VAR_DIR, "test.sqlite3")
