@@ -28,6 +28,7 @@ PURPOSES: Final[Mapping[str, str]] = {
     "comments:edit_comment": "comments",
     "comments:like_comment": "likes",
     "comments:report_comment": "reports",
+    "comments:draft_sentiment": "drafts",
     "users:sign_up": "sign_ups",
     "users:change_password": "passwords",
 }

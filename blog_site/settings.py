@@ -184,6 +184,7 @@ LOGOUT_REDIRECT_URL = "articles:home"
 
 ALLOWANCES = {
     "comments": read_rates("LIMIT_COMMENTS", "10/minute,100/hour"),
+    "drafts": read_rates("LIMIT_DRAFTS", "30/minute"),  # judged while they are written
     "reports": read_rates("LIMIT_REPORTS", "10/minute,50/hour"),
     "likes": read_rates("LIMIT_LIKES", "60/minute"),
     "uploads": read_rates("LIMIT_UPLOADS", "20/minute,200/hour"),
@@ -365,6 +366,11 @@ INFERENCE_TOKEN = env.str("INFERENCE_TOKEN", default="")  # a bearer token, wher
 INFERENCE_TIMEOUT_SECONDS = env.float("INFERENCE_TIMEOUT_SECONDS", default=5.0)
 # Somebody looks at the page while an explanation is made, and it costs the service up to 65 predictions.
 EXPLANATION_TIMEOUT_SECONDS = env.float("EXPLANATION_TIMEOUT_SECONDS", default=2.0)
+# While somebody writes: an answer that comes later is of no use to them.
+DRAFT_TIMEOUT_SECONDS = env.float("DRAFT_TIMEOUT_SECONDS", default=0.8)
+HARSH_DRAFT_SCORE = env.float(
+    "HARSH_DRAFT_SCORE", default=0.9
+)  # negative by so much: the writer is asked to look again
 EXPLANATIONS_PER_MINUTE = env.int("EXPLANATIONS_PER_MINUTE", default=30)  # new ones, of one reader
 
 LABELLER = env.str("LABELLER", default="snownlp")  # snownlp | openai

@@ -113,11 +113,14 @@ def mine(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def article(request: HttpRequest, slug: str) -> HttpResponse:
+    # `?part=comments`: without the article around them, for a script that turns a page of theirs.
+    part = "articles/_comments.html" if request.GET.get("part") == "comments" else "articles/article.html"
+
     def render_page(more: dict[str, Any]) -> HttpResponse:
         article = get_object_or_404(Article.objects.with_people(), slug=slug)
         if not article.is_public() and article.author != request.user:
             raise Http404
-        return render(request, "articles/article.html", article_context(article, request) | more)
+        return render(request, part, article_context(article, request) | more)
 
     return answer_reader(request, slug, render_page)
 

@@ -20,6 +20,7 @@ __all__ = [
     "Readiness",
     "close_clients",
     "explain_text",
+    "judge_draft",
     "predict_texts",
     "readiness",
 ]
@@ -38,6 +39,14 @@ def predict_texts(texts: Sequence[str]) -> PredictResponse:
     client, origin = _client(settings.INFERENCE_TIMEOUT_SECONDS), current_origin()
     answer = client.predict(texts, request_id=origin.request_id, traceparent=origin.traceparent)
     _check_answer(answer, len(texts))
+    return answer
+
+
+def judge_draft(text: str) -> PredictResponse:
+    """Ask the model about a text that is being written, and wait for a moment only. Raises InferenceError."""
+    client, origin = _client(settings.DRAFT_TIMEOUT_SECONDS), current_origin()
+    answer = client.predict([text], request_id=origin.request_id, traceparent=origin.traceparent)
+    _check_answer(answer, 1)
     return answer
 
 

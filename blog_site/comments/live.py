@@ -65,7 +65,7 @@ def _answer(article: Article, request: HttpRequest, reader: Reader, since: datet
     return {
         "cursor": write_cursor(reached),
         "more": more,
-        "comments": [_describe(comment, article, request, reader) for comment in parents_first],
+        "comments": [describe_comment(comment, article, request, reader) for comment in parents_first],
         "gone": gone,
         "counts": _counts(article),
     }
@@ -93,7 +93,10 @@ def _gone(article: Article, reader: Reader, since: datetime | None) -> list[int]
     return sorted(set(removed) - set(back))
 
 
-def _describe(comment: Comment, article: Article, request: HttpRequest, reader: Reader) -> dict[str, Any]:
+def describe_comment(
+    comment: Comment, article: Article, request: HttpRequest, reader: Reader
+) -> dict[str, Any]:
+    """One comment as a page puts it in its place; its predictions and whether the reader likes it are fetched."""
     return {
         "id": comment.pk,
         "parent": comment.parent_id,

@@ -84,10 +84,10 @@ def make_section(request: HttpRequest, article: Article, form: CommentForm | Non
     )
 
 
-def reader_of(request: HttpRequest) -> Reader:
-    """Who reads, and what they have written as a guest."""
+def reader_of(request: HttpRequest, *, added: Comment | None = None) -> Reader:
+    """Who reads, and what they have written as a guest; `added` is what they have written just now."""
     own = () if request.user.is_authenticated else remembered_comments(request)
-    return Reader(request.user, own)
+    return Reader(request.user, (*own, added.pk) if added is not None and added.author_id is None else own)
 
 
 def may_write(article: Article, reader: Reader) -> bool:

@@ -7,7 +7,7 @@ import logging
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -18,6 +18,7 @@ from blog_site.articles.models import Article
 from blog_site.articles.pages import article_context
 
 from . import explanations, services
+from .answers import answer_with, refuse_form, wants_json
 from .forms import CommentForm, GuestCommentForm, ReportForm
 from .guests import remember_comment
 from .inference import InferenceError
@@ -46,11 +47,18 @@ def post_comment(request: HttpRequest, slug: str) -> HttpResponse:
     form = form or CommentForm(request.POST)  # the article takes no more; the service says so
     comment = _post(request, article, form)
     if comment is None:
+        if wants_json(request):
+            return refuse_form(form)
         page = article_context(article, request) | {"comment_form": form}
         return render(request, "articles/article.html", page, status=400)
-    if not comment.is_visible():
-        messages.info(request, _("评论已提交，通过审核后其他人就能看到。"))
-    response = redirect(comment.get_absolute_url())
+    notice = "" if comment.is_visible() else _("评论已提交，通过审核后其他人就能看到。")
+    response: HttpResponse
+    if wants_json(request):
+        response = answer_with(request, comment, notice=notice, status=201)
+    else:
+        if notice:
+            messages.info(request, notice)
+        response = redirect(comment.get_absolute_url())
     if comment.author_id is None:
         remember_comment(request, response, comment)
     return response
@@ -91,11 +99,13 @@ def edit_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
         except CommentRejected as rejection:
             form.add_error("text", rejection.message)
         else:
-            if edited.is_visible():
-                messages.success(request, _("评论已修改"))
-            else:
-                messages.info(request, _("评论已修改，通过审核后其他人就能看到。"))
+            notice = _("评论已修改") if edited.is_visible() else _("评论已修改，通过审核后其他人就能看到。")
+            if wants_json(request):
+                return answer_with(request, edited, notice=notice)
+            (messages.success if edited.is_visible() else messages.info)(request, notice)
             return redirect(edited.get_absolute_url())
+    if wants_json(request):
+        return refuse_form(form)
     page = {"comment": comment, "form": form, "may_edit": comment.may_be_edited_by(request.user)}
     return render(request, "comments/edit.html", page, status=400 if form.errors else 200)
 
@@ -107,6 +117,8 @@ def delete_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
     comment = get_object_or_404(Comment.objects.select_related("article"), pk=comment_id, author=request.user)
     if request.method == "POST":  # else signing in has led back here: nothing is deleted by following a link
         services.delete_comment(comment=comment)
+        if wants_json(request):
+            return JsonResponse({"notice": _("评论已删除")})
         messages.success(request, _("评论已删除"))
     return redirect(f"{comment.article.get_absolute_url()}#comments")
 
@@ -121,6 +133,8 @@ def like_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
             services.unlike_comment(comment=comment, user=request.user)
         else:
             services.like_comment(comment=comment, user=request.user)
+        if wants_json(request):
+            return answer_with(request, comment)
     return redirect(comment.get_absolute_url())
 
 
@@ -132,11 +146,13 @@ def report_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
     form = ReportForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         reported = services.report_comment(comment=comment, reporter=request.user, **form.cleaned_data)
-        if reported is None:
-            messages.error(request, _("这条评论不能举报。"))
-        else:
-            messages.success(request, _("谢谢，审核员会看到你的举报。"))
+        notice = _("这条评论不能举报。") if reported is None else _("谢谢，审核员会看到你的举报。")
+        if wants_json(request):
+            return JsonResponse({"notice": notice})
+        (messages.error if reported is None else messages.success)(request, notice)
         return redirect(comment.get_absolute_url())
+    if wants_json(request):
+        return refuse_form(form)
     page = {"comment": comment, "form": form}
     return render(request, "comments/report.html", page, status=400 if form.errors else 200)
 
