@@ -1,4 +1,6 @@
-// What makes the comments under an article alive.
+// The comments under an article (templates/articles/_comments.html) made live.
 
-import "./comments/badges.js";
-import "./comments/explanations.js";
+import { enliven } from "./comments/section.js";
+
+const section = document.getElementById("comments");
+if (section) enliven(section);

@@ -1,16 +1,14 @@
 // Badges that say why: a click shows the comment's words tinted by what they do to the judgement, in place of its text.
-// Without this file the badge is a link to a page that shows the same.
+// Without it the badge is a link to a page that shows the same.
 
 const REQUEST_TIMEOUT_MS = 8000;
-
-const list = document.querySelector(".comment-list");
-const news = document.getElementById("badge-news");
 
 const isBadge = (element) => element.closest?.("a.badge");
 const copy = (id) => document.getElementById(id).content.cloneNode(true);
 
 /** Make a link to a page into a button that opens what the page says. */
 function prepare(badge) {
+  if (badge.hasAttribute("role")) return; // it was moved, and may be open
   badge.setAttribute("role", "button");
   badge.setAttribute("aria-expanded", "false");
 }
@@ -50,33 +48,38 @@ async function fill(badge, panel) {
     panel.replaceChildren(copy("explanation-unreachable"));
   }
   panel.removeAttribute("aria-busy");
-  news.replaceChildren(...panel.querySelector(".explanation-note").cloneNode(true).childNodes);
 }
 
-async function toggle(badge) {
+async function toggle(badge, news) {
   const panel = panelOf(badge);
   const isOpen = badge.getAttribute("aria-expanded") !== "true";
   open(badge, panel, isOpen);
   if (!isOpen || panel.dataset.whole === "1" || panel.getAttribute("aria-busy")) return;
   await fill(badge, panel);
+  news.replaceChildren(...panel.querySelector(".explanation-note").cloneNode(true).childNodes);
   open(badge, panel, badge.getAttribute("aria-expanded") === "true"); // it may have been closed meanwhile
 }
 
-if (list) {
+/** Let the badges of a list explain themselves, those that come later too; `news` is read out. */
+export function explainOnClick(list, news) {
   list.querySelectorAll("a.badge").forEach(prepare);
-  // Badges that come later.
   new MutationObserver((changes) => {
-    for (const { addedNodes } of changes) for (const node of addedNodes) if (isBadge(node)) prepare(node);
+    for (const { addedNodes } of changes) {
+      for (const node of addedNodes) {
+        if (node.matches?.("a.badge")) prepare(node);
+        node.querySelectorAll?.("a.badge").forEach(prepare);
+      }
+    }
   }).observe(list, { childList: true, subtree: true });
   list.addEventListener("click", (event) => {
     const badge = isBadge(event.target);
     if (!badge || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
-    toggle(badge);
+    toggle(badge, news);
   });
   list.addEventListener("keydown", (event) => {
     if (event.key !== " " || !isBadge(event.target)) return;
     event.preventDefault();
-    toggle(isBadge(event.target));
+    toggle(isBadge(event.target), news);
   });
 }

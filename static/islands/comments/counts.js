@@ -1,0 +1,23 @@
+// The numbers above the comments, and the strip that draws them.
+
+const LABELS = ["positive", "neutral", "negative"];
+
+export function showCounts(section, counts) {
+  section.querySelector("#comments-title .count").textContent = counts.comments;
+  const echo = section.querySelector("#echo");
+  echo.hidden = counts.comments === 0;
+  for (const name of [...LABELS, "waiting"]) echo.querySelector(`[data-count="${name}"]`).textContent = counts[name];
+  echo.querySelector(".echo-key-waiting").hidden = counts.waiting === 0;
+  drawStrip(echo, counts);
+}
+
+function drawStrip(echo, counts) {
+  const total = LABELS.reduce((sum, label) => sum + counts[label], 0) || 1;
+  let start = 0;
+  for (const bar of echo.querySelectorAll("rect[data-label]")) {
+    const width = (100 * counts[bar.dataset.label]) / total;
+    bar.setAttribute("x", start);
+    bar.setAttribute("width", width);
+    start += width;
+  }
+}
