@@ -100,10 +100,10 @@ export class Composers {
     form.querySelector(`label[for$="comment-text"]`).textContent = label;
     const actions = form.querySelector(".form-actions");
     actions.querySelector(".button").textContent = submit;
-    actions.querySelector(".help")?.remove();
+    form.querySelector(".help")?.remove();
     const cancel = Object.assign(document.createElement("button"), { type: "button", className: "link cancel" });
     cancel.textContent = this.#say("cancel");
-    actions.prepend(cancel);
+    actions.querySelector(".button").before(cancel);
     return form;
   }
 
