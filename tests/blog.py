@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from blog_site.articles.models import Article, Category
 from blog_site.articles.services import save_article
+from blog_site.comments.hot import touch_article
 from blog_site.comments.models import Comment, Prediction
 from blog_site.users.models import User
 from ml.text import text_digest
@@ -62,7 +63,7 @@ def make_comment(
 def make_prediction(
     comment: Comment, label: str = "positive", *, score: float = 0.934, model: str = "a"
 ) -> Prediction:
-    return Prediction.objects.create(
+    prediction = Prediction.objects.create(
         comment=comment,
         text_digest=comment.text_digest,
         model_digest=model * 64,
@@ -71,3 +72,6 @@ def make_prediction(
         probabilities={label: score},
         latency_ms=1.0,
     )
+    Comment.objects.filter(pk=comment.pk).update(changed_at=timezone.now())
+    touch_article(comment.article_id)
+    return prediction
