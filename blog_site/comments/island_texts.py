@@ -1,4 +1,4 @@
-"""What static/islands/comments.js says to people, in the language of the page; `{n}` and its like it fills in itself."""
+"""What static/islands/comments.js says, in the language of the page; `{n}` and its like it fills in itself."""
 
 from __future__ import annotations
 

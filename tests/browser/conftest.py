@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from blog_site.comments import inference as door
 from infra.setup.compile_messages import compile_messages
 from infra.setup.screenshots import CHROMIUM_ARGUMENTS
 from tests.blog import PASSWORD
+from tests.comments.inference_server import InferenceServer
 
 TIMEOUT_MS = 10_000
 
@@ -97,6 +100,18 @@ def _is_complaint(message: ConsoleMessage) -> bool:
     """Whether the console shows a mistake of ours; a refusal that is shown on a page is what some tests check."""
     refused = re.search(r"the server responded with a status of (4\d\d|503)", message.text)
     return message.type == "error" and refused is None
+
+
+@pytest.fixture
+def inference(settings) -> Iterator[InferenceServer]:
+    """A running inference service that the settings point at."""
+    cache.clear()
+    server = InferenceServer()
+    server.start()
+    settings.INFERENCE_URL = server.url
+    yield server
+    door.close_clients()
+    server.stop()
 
 
 def sign_in(page: Page, username: str) -> None:

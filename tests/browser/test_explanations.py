@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from django.core.cache import cache
 from playwright.sync_api import Locator, Page, expect
 
-from blog_site.comments import inference as door
 from blog_site.comments.models import Comment
 from tests.blog import make_article, make_comment, make_prediction, make_user
 from tests.comments.inference_server import InferenceServer
@@ -23,15 +20,8 @@ TEXT = "味道好，\n分量差"
 
 
 @pytest.fixture(autouse=True)
-def inference(settings) -> Iterator[InferenceServer]:
-    """A running inference service that the settings point at."""
-    cache.clear()
-    server = InferenceServer()
-    server.start()
-    settings.INFERENCE_URL = server.url
-    yield server
-    door.close_clients()
-    server.stop()
+def _answered(inference: InferenceServer) -> None:
+    """Every badge here can be asked about."""
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ describe("what one does", () => {
     expect(section.querySelector(".comment-composer")).toBeNull();
     expect(list.querySelector("#comment-1 .comment-replies #comment-9")).toBe(document.activeElement);
     expect(said()).toBe("Posted");
+    expect([".count", "[data-count=waiting]"].map((one) => section.querySelector(one).textContent)).toEqual(["1", "1"]);
   });
 
   it("a form that is open moves to where one wants to answer next, and what stood in it is kept", async () => {

@@ -11,6 +11,13 @@ export function showCounts(section, counts) {
   drawStrip(echo, counts);
 }
 
+/** Count a comment that has just been posted here and waits for its badge; the next answer of the feed has the truth. */
+export function countPosted(section) {
+  const number = (selector) => Number(section.querySelector(selector).textContent);
+  const counts = Object.fromEntries([...LABELS, "waiting"].map((name) => [name, number(`[data-count="${name}"]`)]));
+  showCounts(section, { ...counts, waiting: counts.waiting + 1, comments: number("#comments-title .count") + 1 });
+}
+
 function drawStrip(echo, counts) {
   const total = LABELS.reduce((sum, label) => sum + counts[label], 0) || 1;
   let start = 0;

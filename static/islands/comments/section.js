@@ -5,7 +5,7 @@ import { createApp, reactive } from "vue";
 import { Arrivals, markFresh } from "./arrivals.js";
 import CommentDialogs from "./CommentDialogs.vue";
 import { Composers } from "./composers.js";
-import { showCounts } from "./counts.js";
+import { countPosted, showCounts } from "./counts.js";
 import { forgetOldDrafts } from "./drafts.js";
 import { explainOnClick } from "./explanations.js";
 import { Feed } from "./feed.js";
@@ -133,6 +133,7 @@ class CommentSection {
     const shown = this.#thread.find(id);
     if (shown) this.#thread.refresh(shown, fresh);
     else if (!this.#thread.insert(fresh)) return location.assign(fresh.querySelector(".comment-time").href);
+    else if (fresh.dataset.status === "visible") countPosted(this.#section);
     this.#showWhetherEmpty();
     this.#notify(notice || this.#say("posted"));
     const comment = this.#thread.find(id);
