@@ -83,6 +83,7 @@ def test_neither_the_sources_of_islands_nor_their_manifest_are_published(deploye
     assert not list(deployed.rglob("manifest*.json"))
 
 
+@pytest.mark.django_db  # an answer that ends looks after the connections
 @pytest.mark.parametrize(
     ("path", "lifetime"),
     [

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.conf import settings
 from django.core.cache import cache
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
@@ -18,6 +16,7 @@ from infra.setup.compile_messages import compile_messages
 from infra.setup.screenshots import CHROMIUM_ARGUMENTS
 from tests.blog import PASSWORD
 from tests.comments.inference_server import InferenceServer
+from tests.front_end import build_islands
 
 TIMEOUT_MS = 10_000
 
@@ -31,11 +30,7 @@ def _english() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _islands() -> None:
-    """The islands as their sources are now; nothing is done where they are built already."""
-    built = subprocess.run(
-        ["infra/setup/front_end.sh", "build"], cwd=settings.BASE_DIR, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
+    build_islands()
 
 
 # Of the package, not of the session: Playwright's event loop would still run in the thread of the tests after these,
