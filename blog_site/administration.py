@@ -108,6 +108,7 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
         ],
         _("账号"): [
             _Page(_("用户"), "person", "users_user_changelist", "users.view_user"),
+            _Page(_("访问令牌"), "key", "api_token_changelist", "api.view_token"),
             _Page(_("用户组"), "group", "auth_group_changelist", "auth.view_group"),
             _Page(
                 _("登录失败记录"), "lock_person", "users_failedsignin_changelist", "users.view_failedsignin"

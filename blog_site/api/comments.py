@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
@@ -466,6 +469,21 @@ class CommentDetail(ApiView, generics.RetrieveUpdateDestroyAPIView[Comment]):
 
     def get_queryset(self) -> CommentQuerySet:
         return with_likes(present_comments().seen_by(self.request.user), Reader(self.request.user))
+
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        with self._held():
+            return super().patch(request, *args, **kwargs)
+
+    def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        with self._held():
+            return super().delete(request, *args, **kwargs)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Let nobody else change the comment between looking at its version and changing it."""
+        with transaction.atomic():
+            list(Comment.objects.select_for_update().filter(pk=self.kwargs["pk"]).values_list("pk"))
+            yield
 
     def get_object(self) -> Comment:
         comment: Comment = super().get_object()

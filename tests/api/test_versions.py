@@ -7,6 +7,8 @@ from django.test import Client
 
 from blog_site.articles.models import Article
 from blog_site.articles.services import save_article
+from blog_site.comments.models import Comment
+from blog_site.comments.services import edit_comment
 from tests.api.test_comments import assert_error
 from tests.comments.rows import make_article, make_comment, make_user
 
@@ -85,3 +87,18 @@ def test_a_profile_is_not_overwritten_unread(client) -> None:
     me = "/api/v1/me/"
     assert_error(change(client, '"old"', address=me, bio="x"), 412, "precondition_failed")
     assert change(client, client.get(me)["ETag"], address=me, bio="住在老城").json()["bio"] == "住在老城"
+
+
+@pytest.mark.parametrize("method", ["patch", "delete"])
+def test_a_comment_that_has_changed_meanwhile_is_not_overwritten(
+    client, article: Article, method: str
+) -> None:
+    comment = make_comment("好", article=article, author=make_user("reader"))
+    client.force_login(comment.author)
+    address = f"/api/v1/comments/{comment.pk}/"
+    fields = {"text": "更好"} if method == "patch" else {}
+    read = client.get(address)["ETag"]
+    edit_comment(comment=comment, text="别处改过的")
+    assert_error(change(client, read, method, address, **fields), 412, "precondition_failed")
+    assert Comment.objects.get().text == "别处改过的"
+    assert change(client, client.get(address)["ETag"], method, address, **fields).status_code in (200, 204)
