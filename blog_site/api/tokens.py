@@ -34,6 +34,7 @@ from .schema import describe_errors
 from .services import MAX_TOKENS, NewToken, TooManyTokens, make_token, revoke_token
 
 MAX_DAYS = 3650
+NO_STORE = {"Cache-Control": "no-store"}  # of answers that hold a secret
 SECRET_EXAMPLE = "hs_" + "x" * 43
 
 
@@ -138,7 +139,7 @@ class SignIn(ApiView):
             "expires_in_days": said.get("expires_in_days") or settings.API_SIGN_IN_TOKEN_DAYS,
         }
         minted = mint(said["user"], wanted)
-        return Response(NewTokenSerializer(minted).data)
+        return Response(NewTokenSerializer(minted).data, headers=NO_STORE)
 
 
 class MayMakeTokens(IsAuthenticated):
@@ -172,7 +173,9 @@ class OwnTokens(ApiView, generics.ListAPIView[Token]):
         wanted = NamedSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         minted = mint(request.user, wanted.validated_data)
-        return Response(NewTokenSerializer(minted).data, status=status.HTTP_201_CREATED)
+        return Response(
+            NewTokenSerializer(minted).data, status=status.HTTP_201_CREATED, headers=NO_STORE
+        )
 
 
 @extend_schema_view(

@@ -32,6 +32,7 @@ def test_a_username_and_its_password_get_a_token_each_time(client) -> None:
     assert first.status_code == second.status_code == 200
     assert [token.name for token in user.api_tokens.all()] == ["备份", "手机"]
     for answer in (first, second):
+        assert answer["Cache-Control"] == "no-store"
         assert who_is(answer.json()["token"]).json()["username"] == "laowang"
 
 

@@ -172,7 +172,7 @@ def welcome(addresses: Addresses, seconds: float) -> Panel:
         "管理员　　admin　　　huisheng-demo　→ %(web)s/admin/training/run/\n\n"
         "可以试试：登录后写一条评论，不用刷新就能看到情感标记；在后台批量改正标注；\n"
         "在后台的训练页点“开始训练”，看损失曲线，再看推理服务换上新模型。\n"
-        "接口文档 %(web)s/api/v1/schema/ · 推理服务 %(inference)s · 日志 %(logs)s\n"
+        "接口文档 %(web)s/api/v1/docs/ · 推理服务 %(inference)s · 日志 %(logs)s\n"
         "Ctrl-C 停止一切；make clean 清空数据。"
     ) % {
         "web": addresses.web,
