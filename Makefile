@@ -1,6 +1,6 @@
 # `make` alone says what there is. What a target needs is set up by the target.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference experiment-model experiment-noniid \
+.PHONY: help setup setup-test demo compare bench-federated bench-flower-setup bench-inference bench-blog experiment-model experiment-noniid \
 	front-end front-end-watch test e2e e2e-load lint images image-sizes compose-env compose-up secrets manifests deploy backup backups restore \
 	screenshots messages clean distclean
 
@@ -19,6 +19,8 @@ help:
 	@echo '  make bench-flower-setup   install Flower into .venv-bench, for bench-federated to measure beside our engine'
 	@echo '  make bench-inference   how near the inference service comes to what its core can do; a JSON line.'
 	@echo '                    QUICK=1 for a trial of a minute, ARGS="--help"'
+	@echo '  make bench-blog   how fast pages, posting and searching are, on a MariaDB and Redis of its own; a JSON line.'
+	@echo '                    QUICK=1 for a trial, ARGS="--help"'
 	@echo '  make experiment-model  the network, trained federatedly and centrally on a public corpus, against a linear model;'
 	@echo '                    CORPUS=online_shopping_10_cats.zip, QUICK=1 for a trial of two minutes, ARGS="--help"'
 	@echo '  make experiment-noniid   the strategies on non-IID data (CORPUS=zip; QUICK=1: minutes); report in docs/experiments'
@@ -70,6 +72,12 @@ bench-flower-setup:
 bench-inference:
 	@infra/setup/install.sh demo
 	@exec $(VENV_PYTHON) -m ml.bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
+# Starts its own servers, as the tests do.
+bench-blog:
+	@infra/setup/test_servers.sh
+	@infra/setup/install.sh test
+	@exec $(VENV_PYTHON) -m blog_site.bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
 experiment-model:
 	@infra/setup/install.sh experiments
