@@ -173,9 +173,7 @@ class OwnTokens(ApiView, generics.ListAPIView[Token]):
         wanted = NamedSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         minted = mint(request.user, wanted.validated_data)
-        return Response(
-            NewTokenSerializer(minted).data, status=status.HTTP_201_CREATED, headers=NO_STORE
-        )
+        return Response(NewTokenSerializer(minted).data, status=status.HTTP_201_CREATED, headers=NO_STORE)
 
 
 @extend_schema_view(
