@@ -10,6 +10,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -76,6 +77,7 @@ INSTALLED_APPS = [
     "axes",
     "blog_site.database",
     "blog_site.users",
+    "blog_site.media",
     "blog_site.articles",
     "blog_site.comments",
     "blog_site.labels",
@@ -245,8 +247,33 @@ STATICFILES_FINDERS = [
     "blog_site.static_files.PublishedFilesFinder",
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
 ]
+# Pictures of articles: a folder here, or the folder media/ of a store behind HTTP that several web processes share.
+MEDIA_URL = "/media/"
+_ARTIFACT_STORE_URL = env.str("ARTIFACT_STORE_URL", default=f"file://{VAR_DIR / 'store'}")
+MEDIA_STORE_URL = env.str("MEDIA_STORE_URL", default="") or (
+    f"{_ARTIFACT_STORE_URL.rstrip('/')}/media"
+    if _ARTIFACT_STORE_URL.startswith(("http:", "https:"))
+    else f"file://{VAR_DIR / 'media'}"
+)
+if not MEDIA_STORE_URL.startswith(("http://", "https://", "file:///")):
+    raise ImproperlyConfigured(
+        f"MEDIA_STORE_URL is {MEDIA_STORE_URL!r}: file:///absolute/folder or http(s)://host/path is wanted"
+    )
+MEDIA_ROOT = unquote(urlsplit(MEDIA_STORE_URL).path)  # where it is a folder
+IMAGE_MAX_BYTES = 10 * 1024**2  # of one upload; infra/nginx/gateway.conf has the same limit
+IMAGES_PER_HOUR = env.int("IMAGES_PER_HOUR", default=120)  # tries of one writer
+IMAGE_BYTES_PER_WRITER = env.int("IMAGE_BYTES_PER_WRITER", default=1024**3)
+FILE_UPLOAD_HANDLERS = [
+    "blog_site.media.uploads.UploadLimit",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": {
+        "BACKEND": "blog_site.media.storage.FolderStorage"
+        if MEDIA_STORE_URL.startswith("file:")
+        else "blog_site.media.storage.StoreStorage"
+    },
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
@@ -380,7 +407,7 @@ LABELLER_MODEL = env.str("LABELLER_MODEL", default="")
 LABELLER_TIMEOUT_SECONDS = env.float("LABELLER_TIMEOUT_SECONDS", default=30.0)
 LABEL_MIN_CONFIDENCE = env.float("LABEL_MIN_CONFIDENCE", default=0.7)
 
-ARTIFACT_STORE_URL = env.str("ARTIFACT_STORE_URL", default=f"file://{VAR_DIR / 'store'}")
+ARTIFACT_STORE_URL = _ARTIFACT_STORE_URL
 # Of a store behind HTTP: the blog's token, which reads and writes all; the aggregators'; and the key of addresses to
 # single files.
 ARTIFACT_STORE_TOKEN = env.str("ARTIFACT_STORE_TOKEN", default="")

@@ -28,6 +28,7 @@ urlpatterns = [
     path("sitemap-<section>.xml", sitemaps.sitemap, {"sitemaps": SITEMAPS}, name="sitemap"),
     path("", include("blog_site.users.urls")),
     path("", include("blog_site.api.page_urls")),
+    path("media/", include("blog_site.media.urls")),
     path("", include("blog_site.comments.urls")),
     path("", include("blog_site.articles.urls")),
 ]

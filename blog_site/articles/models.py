@@ -12,6 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from blog_site.media.models import Image
+
 
 class Category(models.Model):
     """A column of the blog; in training, each category is a site by default."""
@@ -72,7 +74,14 @@ class ArticleQuerySet(models.QuerySet["Article"]):
         return self.filter(status=Article.Status.PUBLISHED, published_at__lte=timezone.now())
 
     def with_people(self) -> ArticleQuerySet:
-        return self.select_related("author", "category").prefetch_related("tags")
+        return self.select_related("author", "category", "cover").prefetch_related("tags")
+
+    def drafts(self) -> ArticleQuerySet:
+        return self.filter(status=Article.Status.DRAFT)
+
+    def scheduled(self) -> ArticleQuerySet:
+        """Those that appear by themselves when their time comes."""
+        return self.filter(status=Article.Status.PUBLISHED, published_at__gt=timezone.now())
 
     def years(self) -> list[int]:
         """The years in which these were published, newest first.
@@ -106,6 +115,14 @@ class Article(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="articles", verbose_name=_("作者")
     )
     tags = models.ManyToManyField(Tag, blank=True, related_name="articles", verbose_name=_("标签"))
+    cover = models.ForeignKey(
+        Image,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="covered",
+        verbose_name=_("封面"),
+    )
     status = models.CharField(_("状态"), max_length=10, choices=Status.choices, default=Status.DRAFT)
     published_at = models.DateTimeField(_("发布时间"), null=True, blank=True)
     comments_open = models.BooleanField(_("开放评论"), default=True, db_default=True)
@@ -132,6 +149,69 @@ class Article(models.Model):
             and self.published_at is not None
             and self.published_at <= timezone.now()
         )
+
+    def is_scheduled(self) -> bool:
+        return self.status == self.Status.PUBLISHED and not self.is_public()
+
+    def changed_at(self) -> datetime:
+        """When readers last saw something new: an article that waited for its time is new at that time."""
+        return max(self.updated_at, self.published_at or self.updated_at)
+
+
+class OldSlug(models.Model):
+    """An address that an article once had; it leads to the present one."""
+
+    slug = models.SlugField(_("网址名"), unique=True, allow_unicode=True, max_length=120)
+    article = models.ForeignKey(Article, on_delete=models.CASCADE, related_name="old_slugs")
+
+    class Meta:
+        verbose_name = _("旧网址")
+        verbose_name_plural = _("旧网址")
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Draft(models.Model):
+    """What a writer has typed and not saved yet, as the form had it: apart from the article until it is saved.
+
+    A writer who has an article open twice has a draft of each; none is written over by the other.
+    """
+
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="drafts", verbose_name=_("作者")
+    )
+    article = models.ForeignKey(
+        Article,
+        on_delete=models.CASCADE,
+        null=True,  # a new one
+        blank=True,
+        related_name="kept_drafts",
+        verbose_name=_("文章"),
+    )
+    fields = models.JSONField(_("内容"))  # by the names of ArticleForm, as typed
+    revision = models.PositiveIntegerField(_("第几次"), default=1)
+    saved_at = models.DateTimeField(_("保存时间"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("未保存的稿子")
+        verbose_name_plural = _("未保存的稿子")
+        ordering = ["-saved_at", "-id"]
+        indexes = [models.Index(fields=["author", "article", "-saved_at"])]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        """Where it is written on."""
+        page = (
+            reverse("articles:edit", args=[self.article.slug]) if self.article else reverse("articles:write")
+        )
+        return f"{page}?draft={self.pk}"
+
+    @property
+    def title(self) -> str:
+        return str(self.fields.get("title") or "") or str(_("没有标题"))
 
 
 class PageVersion(models.Model):

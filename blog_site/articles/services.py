@@ -1,14 +1,12 @@
-"""Rendering, saving and publishing articles."""
+"""Saving, publishing and removing articles."""
 
 from __future__ import annotations
 
-import functools
-import re
 import secrets
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 
-import nh3
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q, Value
@@ -16,49 +14,17 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
-from markdown_it import MarkdownIt
 
-from .models import Article, Tag
+from blog_site.media.models import Image, find_digests
+from blog_site.media.services import delete_images
+
+from .hot import touch_page
+from .models import Article, Draft, OldSlug, Tag
+from .rendering import render_markdown
 from .search import index_article
 
-ALLOWED_TAGS = {
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol",
-    "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
-}  # fmt: skip
-ALLOWED_ATTRIBUTES = {
-    "a": {"href", "title"},
-    "code": {"class"},
-    "img": {"src", "alt", "title"},
-    "ol": {"start"},
-}
-ALLOWED_SCHEMES = {"http", "https", "mailto"}
-LINK_REL = "nofollow ugc noopener"
+MAX_SLUG_WORDS = 16
 SLUG_ATTEMPTS = 20  # of which half are random: what still clashes then is not the slug
-_LANGUAGE_CLASS = re.compile(r"language-[\w.+#-]{1,40}")
-
-
-def render_markdown(text: str) -> str:
-    """Render Markdown (CommonMark, tables, strikethrough) to safe HTML; raw HTML is shown as text."""
-    return nh3.clean(
-        _markdown().render(text),
-        tags=ALLOWED_TAGS,
-        attributes=ALLOWED_ATTRIBUTES,
-        attribute_filter=_filter_attribute,
-        url_schemes=ALLOWED_SCHEMES,
-        link_rel=LINK_REL,
-    )
-
-
-@functools.cache
-def _markdown() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-
-
-def _filter_attribute(tag: str, attribute: str, value: str) -> str | None:
-    """Keep of a class only the language of a code block, which highlighting needs."""
-    if (tag, attribute) != ("code", "class"):
-        return value
-    return value if _LANGUAGE_CLASS.fullmatch(value) else None
 
 
 def save_article(*, article: Article, tags: Sequence[str]) -> Article:
@@ -70,7 +36,9 @@ def save_article(*, article: Article, tags: Sequence[str]) -> Article:
     article.body_html = render_markdown(article.body_markdown)
     _date_publication(article)
     with transaction.atomic():
+        before = Article.objects.filter(pk=article.pk).values_list("slug", flat=True).first()
         _save_under_free_slug(article)
+        _keep_old_slug(article, before)
         article.tags.set([find_or_make_tag(name=name) for name in names])
         index_article(article)
     return article
@@ -86,14 +54,77 @@ def publish_article(*, article: Article) -> Article:
     return article
 
 
-def delete_article(*, article: Article) -> None:
-    """Delete an article with its comments, and with what was learnt from them; twice does no harm."""
-    Article.objects.filter(pk=article.pk).delete()
+def decide_publication(article: Article, *, action: str, at: datetime | None) -> None:
+    """Set an article's state as its writer decides: `publish` now, `schedule` at a time, or leave it a draft."""
+    if action == "schedule":
+        article.status, article.published_at = Article.Status.PUBLISHED, at
+        return
+    if article.published_at is not None and article.published_at > timezone.now():
+        article.published_at = None  # a time that was set and has not come
+    article.status = Article.Status.PUBLISHED if action == "publish" else Article.Status.DRAFT
 
 
 def _date_publication(article: Article) -> None:
     if article.status == Article.Status.PUBLISHED and article.published_at is None:
         article.published_at = timezone.now()
+
+
+def withdraw_article(*, article: Article) -> Article:
+    """Make an article a draft again. One that was public keeps its date, one that waited for its time does not."""
+    decide_publication(article, action="draft", at=None)
+    with transaction.atomic():
+        article.save(update_fields=["status", "published_at", "updated_at"])
+        index_article(article)
+    return article
+
+
+def delete_article(*, article: Article) -> None:
+    """Delete an article with its comments, and with what was learnt from them; twice does no harm.
+
+    Its pictures go with the others that nothing names.
+    """
+    Article.objects.filter(pk=article.pk).delete()
+
+
+def render_articles(*, dry_run: bool = False) -> int:
+    """Render all articles anew, after a change of the renderer; gives how many came out otherwise.
+
+    `updated_at` stays: the text is the one its author wrote.
+    """
+    changed = 0
+    for article in Article.objects.only("title", "summary", "status", "body_markdown", "body_html").iterator(
+        200
+    ):
+        body_html = render_markdown(article.body_markdown)
+        if body_html == article.body_html:
+            continue
+        changed += 1
+        if dry_run:
+            continue
+        with transaction.atomic():
+            # Not over what somebody saves meanwhile.
+            fresh = Article.objects.filter(pk=article.pk, body_markdown=article.body_markdown)
+            if fresh.update(body_html=body_html):
+                article.body_html = body_html
+                index_article(article)
+                touch_page(article.pk)
+    return changed
+
+
+def remove_unused_images(*, age: timedelta, dry_run: bool = False) -> int:
+    """Remove pictures that no article and no draft names, and that are older than `age`; gives how many.
+
+    Reads every article once, and so is never wrong about a use that nobody has counted.
+    """
+    used: set[str] = set()
+    for body in Article.objects.values_list("body_markdown", flat=True).iterator(200):
+        used |= find_digests(body)
+    covers = set(Article.objects.exclude(cover=None).values_list("cover", flat=True))
+    for fields in Draft.objects.values_list("fields", flat=True).iterator(200):
+        used |= find_digests(str(fields.get("body_markdown", "")))
+        covers |= {int(cover) for cover in [str(fields.get("cover") or "")] if cover.isdecimal()}
+    unused = Image.objects.older_than(age).exclude(digest__in=used).exclude(pk__in=covers)
+    return unused.count() if dry_run else delete_images(images=unused)
 
 
 def clean_tag_names(tags: Sequence[str]) -> list[str]:
@@ -138,13 +169,30 @@ def _find_tag(name: str) -> Tag | None:
     return Tag.objects.alias(lowered=Lower("name")).filter(same).order_by("pk").first()
 
 
+def _keep_old_slug(article: Article, before: str | None) -> None:
+    """Let the address that an article had lead to it, and give up the one it takes again."""
+    if before is None or before == article.slug:
+        return
+    OldSlug.objects.filter(slug=article.slug, article=article).delete()
+    OldSlug.objects.update_or_create(slug=before, defaults={"article": article})
+
+
+def is_slug_taken(slug: str, *, article: Article) -> bool:
+    """Whether another article has this address, or had it."""
+    return (
+        Article.objects.filter(slug=slug).exclude(pk=article.pk).exists()
+        or OldSlug.objects.filter(slug=slug).exclude(article=article.pk).exists()
+    )
+
+
 def _save_under_free_slug(article: Article) -> None:
     if article.slug:
         article.save()
         return
     # Without end: a random slug is free sooner or later, and what else may clash is raised.
-    for slug in _slug_candidates(article.title, fallback="article", max_length=_max_length(Article, "slug")):
-        if Article.objects.filter(slug=slug).exists():
+    title = spell_in_pinyin(article.title)
+    for slug in _slug_candidates(title, fallback="article", max_length=_max_length(Article, "slug")):
+        if is_slug_taken(slug, article=article):
             continue
         article.slug = slug
         try:
@@ -155,6 +203,15 @@ def _save_under_free_slug(article: Article) -> None:
                 raise  # it was not the slug that clashed
         else:
             return
+
+
+def spell_in_pinyin(text: str) -> str:
+    """Give a text in letters: Chinese in pinyin, a syllable a word; at most MAX_SLUG_WORDS words."""
+    from pypinyin import lazy_pinyin  # here, as it reads its dictionaries when it is imported
+
+    syllables = lazy_pinyin(text, errors=lambda rest: f" {rest} ")
+    ascii_words = slugify(" ".join(syllables)).replace("_", "-").split("-")
+    return "-".join(filter(None, ascii_words[:MAX_SLUG_WORDS]))
 
 
 def _slug_candidates(title: str, *, fallback: str, max_length: int) -> Iterator[str]:

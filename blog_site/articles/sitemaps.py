@@ -16,10 +16,10 @@ class ArticleSitemap(Sitemap):
     limit = 1000
 
     def items(self) -> ArticleQuerySet:
-        return Article.objects.published().only("slug", "updated_at").order_by("id")
+        return Article.objects.published().only("slug", "updated_at", "published_at").order_by("id")
 
     def lastmod(self, item: Article) -> datetime:
-        return item.updated_at
+        return item.changed_at()
 
 
 class CategorySitemap(Sitemap):

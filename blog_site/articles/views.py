@@ -1,28 +1,23 @@
-"""Pages to read and write articles."""
+"""Pages to find and read articles."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from blog_site.users.models import User
 
 from .echo import Echo, listen
-from .forms import ArticleForm
 from .hot import answer_reader
-from .models import Article, ArticleQuerySet, Category, Tag
+from .models import Article, ArticleQuerySet, Category, OldSlug, Tag
 from .pages import article_context
 from .search import MAX_RESULTS, highlight, make_snippet, search_articles
-from .services import render_markdown, save_article
 from .words import MAX_QUERY_CHARACTERS
 
 ARTICLES_PER_PAGE = 10
@@ -104,20 +99,15 @@ def robots(request: HttpRequest) -> HttpResponse:
     )
 
 
-@login_required
-@require_safe
-def mine(request: HttpRequest) -> HttpResponse:
-    written = Article.objects.filter(author=request.user).order_by("-updated_at")
-    return _render_list(request, "articles/mine.html", written)
-
-
 @require_safe
 def article(request: HttpRequest, slug: str) -> HttpResponse:
     # `?part=comments`: without the article around them, for a script that turns a page of theirs.
     part = "articles/_comments.html" if request.GET.get("part") == "comments" else "articles/article.html"
 
     def render_page(more: dict[str, Any]) -> HttpResponse:
-        article = get_object_or_404(Article.objects.with_people(), slug=slug)
+        article = Article.objects.with_people().filter(slug=slug).first()
+        if article is None:
+            return _lead_to_present_address(request, slug)
         if not article.is_public() and article.author != request.user:
             raise Http404
         return render(request, part, article_context(article, request) | more)
@@ -125,40 +115,15 @@ def article(request: HttpRequest, slug: str) -> HttpResponse:
     return answer_reader(request, slug, render_page)
 
 
-@login_required
-def write(request: HttpRequest) -> HttpResponse:
-    return _write(request, Article(author=request.user))
-
-
-@login_required
-def edit(request: HttpRequest, slug: str) -> HttpResponse:
-    return _write(request, get_object_or_404(Article, slug=slug, author=request.user))
-
-
-def _write(request: HttpRequest, article: Article) -> HttpResponse:
-    """Show the form; save a draft, publish, or show a preview, as the button says that was pressed."""
-    was_public = article.status == Article.Status.PUBLISHED
-    form = ArticleForm(request.POST if request.method == "POST" else None, instance=article)
-    page: dict[str, Any] = {"form": form, "was_public": was_public, "editing": article.pk is not None}
-    if request.method != "POST":
-        return render(request, "articles/write.html", page)
-    if not form.is_valid():
-        return render(request, "articles/write.html", page, status=400)
-    if request.POST.get("action") == "preview":
-        return render(
-            request, "articles/write.html", page | {"preview": render_markdown(article.body_markdown)}
-        )
-    published = request.POST.get("action") == "publish"
-    article.status = Article.Status.PUBLISHED if published else Article.Status.DRAFT
-    saved = save_article(article=form.save(commit=False), tags=form.cleaned_data["tag_names"])
-    messages.success(request, _saved_message(published=published, was_public=was_public))
-    return redirect(saved)
-
-
-def _saved_message(*, published: bool, was_public: bool) -> str:
-    if published:
-        return _("修改已保存。") if was_public else _("文章已发布。")
-    return _("文章已撤回为草稿，只有你能看到。") if was_public else _("草稿已保存，只有你能看到。")
+def _lead_to_present_address(request: HttpRequest, slug: str) -> HttpResponse:
+    """Redirect from an address that an article had once; to whom it is hidden, it is as if it had never been."""
+    old = get_object_or_404(OldSlug.objects.select_related("article__author"), slug=slug)
+    if not old.article.is_public() and old.article.author != request.user:
+        raise Http404
+    query = request.META.get("QUERY_STRING", "")
+    return redirect(
+        f"{old.article.get_absolute_url()}{'?' if query else ''}{query}", permanent=old.article.is_public()
+    )
 
 
 def _render_list(
