@@ -30,7 +30,7 @@ def describe_for_machines(article: Article, request: HttpRequest) -> SafeString:
     """An article as JSON-LD (schema.org/BlogPosting), safe to stand in a script element."""
     address = request.build_absolute_uri(article.get_absolute_url())
     author = request.build_absolute_uri(reverse("articles:author", args=[article.author.username]))
-    document = {
+    document: dict[str, Any] = {
         "@context": "https://schema.org",
         "@type": "BlogPosting",
         "headline": article.title,
@@ -44,6 +44,8 @@ def describe_for_machines(article: Article, request: HttpRequest) -> SafeString:
         "datePublished": article.published_at and article.published_at.isoformat(),
         "dateModified": article.updated_at.isoformat(),
     }
+    if article.cover:
+        document["image"] = request.build_absolute_uri(article.cover.url)
     text = json.dumps(document, ensure_ascii=False).translate(_SAFE_IN_SCRIPT)
     return mark_safe(text)  # noqa: S308 - nothing in it can end the element
 

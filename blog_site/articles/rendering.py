@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ def _markdown() -> MarkdownIt:
     markdown.enable(["table", "strikethrough"])
     # Prices are no formulas: a dollar that a digit follows closes none, and neither does one after a space.
     dollarmath_plugin(markdown, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
-    footnote_plugin(markdown)
+    footnote_plugin(markdown, inline=False)
     markdown.core.ruler.push("headings", _name_headings)
     markdown.core.ruler.push("task_lists", _tick_tasks)
     markdown.core.ruler.push("table_cells", _align_cells)
@@ -141,7 +142,7 @@ def _filter_attribute(tag: str, attribute: str, value: str) -> str | None:
 
 def _name_headings(state: StateCore) -> None:
     """Give each heading an id and a link to itself; the article's title is the page's only heading of level 1."""
-    used: set[str] = set()
+    used: Counter[str] = Counter()
     for opening, inline, closing in _headings(state.tokens):
         if opening.tag == "h1":
             opening.tag = closing.tag = "h2"
@@ -151,7 +152,7 @@ def _name_headings(state: StateCore) -> None:
         opening.attrSet("id", _free_id(slugify(words, allow_unicode=True)[:60] or "section", used))
         # Its sign is drawn by the stylesheet: it stands in no feed and is not searched.
         href = f"#{opening.attrs['id']}"
-        link = Token("link_open", "a", 1, attrs={"class": "anchor", "href": href, "aria-label": "#"})
+        link = Token("link_open", "a", 1, attrs={"class": "anchor", "href": href, "aria-label": "本节链接"})
         inline.children = [*(inline.children or []), link, Token("link_close", "a", -1)]
 
 
@@ -161,13 +162,9 @@ def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token, Token]]:
             yield token, tokens[place + 1], tokens[place + 2]
 
 
-def _free_id(words: str, used: set[str]) -> str:
-    name, number = f"h-{words}", 1
-    while name in used:
-        number += 1
-        name = f"h-{words}-{number}"
-    used.add(name)
-    return name
+def _free_id(words: str, used: Counter[str]) -> str:
+    used[words] += 1
+    return f"h-{words}" if used[words] == 1 else f"h-{words}--{used[words]}"  # words have no two dashes together
 
 
 def _tick_tasks(state: StateCore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
@@ -112,8 +113,15 @@ def _render_form(
         "revision": draft.revision if draft else request.POST.get("revision", ""),
         "base": page.pop("base", None) or request.POST.get("base") or _version(article),
     }
-    state = _state_of(article)
-    context = {"form": form, "article": article, "state": state, "hidden": hidden, "restored": draft}
+    context = {
+        "form": form,
+        "article": article,
+        "state": _state_of(article),
+        "hidden": hidden,
+        "restored": draft,
+        "image_max_bytes": settings.IMAGE_MAX_BYTES,
+        "more_open": any(form[name].errors for name in ("summary", "cover", "slug")) or "as" in request.POST,
+    }
     return render(request, "articles/write.html", context | page, status=status)
 
 

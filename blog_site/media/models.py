@@ -84,8 +84,9 @@ class Image(models.Model):
         return default_storage.url(name_file(self.digest, next(fitting, None)))
 
     @property
-    def card_url(self) -> str:
-        return self.thumbnail_url(640)
+    def small_url(self) -> str:
+        """Of a thumbnail in a list."""
+        return self.thumbnail_url(THUMBNAIL_WIDTHS[0])
 
     @property
     def srcset(self) -> str:
