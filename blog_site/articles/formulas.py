@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element, tostring
 from latex2mathml.converter import convert_to_element
 
 MAX_CHARACTERS: Final = 2_000  # of one formula
+MAX_DEPTH: Final = 60  # of braces within braces; the library calls itself for each
 MATHML_TAGS: Final = {
     "math", "menclose", "mfrac", "mi", "mn", "mo", "mover", "mpadded", "mphantom", "mroot", "mrow", "mspace",
     "msqrt", "mstyle", "msub", "msubsup", "msup", "mtable", "mtd", "mtext", "mtr", "munder", "munderover",
@@ -45,10 +46,20 @@ def render_formula(source: str, *, display: bool) -> str:
     """Give a formula's MathML. Raises WrongFormula or TooMuchMath, both ValueErrors."""
     if len(source) > MAX_CHARACTERS:
         raise TooMuchMath(f"a formula has {len(source)} characters: at most {MAX_CHARACTERS} are rendered")
+    if _depth(source) > MAX_DEPTH:
+        raise TooMuchMath(f"a formula's braces are nested more than {MAX_DEPTH} deep")
     rendered = _render(source, display)
     if rendered is None:
         raise WrongFormula(f"{source[:80]!r} cannot be read as TeX")
     return rendered
+
+
+def _depth(source: str) -> int:
+    deepest = depth = 0
+    for character in source:
+        depth += (character == "{") - (character == "}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 @functools.lru_cache(maxsize=1024)  # while somebody writes, the same formulas come again with each preview

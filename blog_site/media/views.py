@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from django.core.files.storage import default_storage
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
@@ -58,10 +58,11 @@ def show(request: HttpRequest, name: str) -> HttpResponse:
     if request.headers.get("If-None-Match") == f'"{name}"':
         return HttpResponse(status=304, headers={"ETag": f'"{name}"', **HEADERS})
     try:
-        file = default_storage.open(name)
+        with default_storage.open(name) as file:
+            content = file.read()
     except FileNotFoundError as error:
         raise Http404 from error
     except OSError as error:
         logger.warning("%s cannot be read: %s", name, error)
         return HttpResponse(status=503, headers={"Retry-After": "5", "Cache-Control": "no-store"})
-    return FileResponse(file, content_type="image/webp", headers={"ETag": f'"{name}"', **HEADERS})
+    return HttpResponse(content, content_type="image/webp", headers={"ETag": f'"{name}"', **HEADERS})

@@ -103,7 +103,7 @@ def test_what_does_not_exist_answers_404_on_a_page_of_the_blog(client: Client, a
 
 
 def test_an_article_with_a_chinese_address_can_be_read(client: Client) -> None:
-    article = make_article("豆浆与油条")
+    article = make_article("豆浆与油条", slug="豆浆与油条")
 
     assert "%E8%B1%86%E6%B5%86" in article.get_absolute_url()
     assert "<strong>油条</strong>" in text_of(client, article.get_absolute_url())

@@ -1,0 +1,254 @@
+"""Markdown as readers see it, and that nothing in it runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+
+import pytest
+from django.core.files.storage import default_storage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blog_site.articles.formulas import MAX_CHARACTERS, TooMuchMath, render_formula
+from blog_site.articles.rendering import ALLOWED_ATTRIBUTES, ALLOWED_TAGS, SCROLLED, render_markdown
+from blog_site.media.models import Image
+from tests.blog import make_user
+
+DIGEST = "0123456789abcdef" * 2
+
+
+class _Reader(HTMLParser):
+    """Collects tags with their attributes, as a browser reads them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize(
+    ("markdown", "html"),
+    [
+        ("**烫**着*喝*", "<p><strong>烫</strong>着<em>喝</em></p>"),
+        ("~~凉的~~", "<p><s>凉的</s></p>"),
+        ("> 引用", "<blockquote>\n<p>引用</p>\n</blockquote>"),
+        ("3. 三\n4. 四", '<ol start="3">\n<li>三</li>\n<li>四</li>\n</ol>'),
+        ("价格从 $5 涨到 $10。", "<p>价格从 $5 涨到 $10。</p>"),
+        ("一行\\$代码$", "<p>一行$代码$</p>"),
+    ],
+)
+def test_markdown_becomes_html(markdown: str, html: str) -> None:
+    assert render_markdown(markdown).strip() == html
+
+
+def test_a_table_keeps_its_alignment_without_a_style() -> None:
+    html = render_markdown("| 店 | 分 |\n|---|--:|\n| 甲 | 5 |")
+    assert '<table tabindex="0">' in html
+    assert '<td class="align-right">5</td>' in html
+    assert "style" not in html
+
+
+def test_headings_have_ids_of_their_own_and_none_of_the_page() -> None:
+    html = render_markdown("# 小标题\n\n## 小标题\n\n## comments\n\n## 😀\n\n## 😀")
+    ids = [attributes["id"] for tag, attributes in _Reader(html).tags if tag == "h2"]
+    assert ids == ["h-小标题", "h-小标题--2", "h-comments", "h-section", "h-section--2"]
+    assert 'href="#h-小标题"' in html
+    assert "<h1" not in html
+
+
+def test_tasks_are_signs_that_a_screen_reader_says() -> None:
+    html = render_markdown("- [ ] 买豆浆\n- [x] 买**油条**\n- [链接](https://a.example)")
+    assert '<span class="task-box" role="img" aria-label="未完成">☐</span> 买豆浆' in html
+    assert 'task-done" role="img" aria-label="已完成">☑</span> 买<strong>油条</strong>' in html
+    assert html.count("task-list-item") == 2
+    assert "<input" not in html
+
+
+def test_a_footnote_leads_there_and_back() -> None:
+    html = render_markdown("正文[^甲]再说[^甲]。\n\n[^甲]: 出处")
+    assert '<a href="#fn1" id="fnref1"' in html
+    assert '<li id="fn1" class="footnote-item">' in html
+    assert html.count('class="footnote-backref"') == 2
+
+
+def test_code_is_coloured_by_classes_and_stays_what_it_was() -> None:
+    html = render_markdown('```python\nprint("<b>", 1)  # 好\n```')
+    assert '<code class="language-python">' in html
+    assert '<span class="t-c1"># 好</span>' in html
+    assert "&lt;b&gt;" in html
+    assert render_markdown("```whitespace\na  b\n```").strip() == (
+        '<pre tabindex="0"><code class="language-whitespace">a  b\n</code></pre>'
+    )
+    assert "class" not in render_markdown('```" onclick="x\nprint(1)\n```')
+
+
+def test_formulas_become_mathml_in_the_line_and_on_their_own() -> None:
+    html = render_markdown("行内 $x^2<y$。\n\n$$\n\\frac{1}{2}\n$$")
+    assert '<span class="math inline"><math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup>' in html
+    assert "<mo>&lt;</mo>" in html
+    assert '<div class="math block" tabindex="0"><math display="block">' in html
+    assert "<mfrac>" in html
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "\\frac{",
+        "\\left(",
+        "\\begin{matrix}" * 50,
+        "x" + "^{x" * 300 + "}" * 300,
+        "_" * 500,
+        "x" * (MAX_CHARACTERS + 1),
+    ],
+)
+def test_a_formula_that_cannot_be_read_is_shown_as_it_was_written(formula: str) -> None:
+    assert '<code class="math-wrong">' in render_markdown(f"前 ${formula}$ 后")
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\text{<script>alert(1)</script>}",
+        r"\text{<img src=x onerror=alert(1)>}",
+        r"\href{javascript:alert(1)}{x}",
+        r"\style{background:url(//evil)}{x}",
+        r"\class{comment-form}{x}",
+        r"\text{</math><script>alert(1)</script>}",
+        r"\text{&lt;script&gt;alert(1)&lt;/script&gt;}",
+        r"\mathrm{<annotation-xml encoding=text/html><script>alert(1)</script>}",
+    ],
+)
+def test_nothing_in_a_formula_runs(formula: str) -> None:
+    assert_harmless(render_markdown(f"${formula}$\n\n$$\n{formula}\n$$"))
+
+
+@given(st.text(st.sampled_from("\\{}[]^_&$<>'\"()abx1好 frcsqtxminleghbd"), max_size=60), st.booleans())
+def test_no_formula_makes_what_is_not_allowed(source: str, display: bool) -> None:
+    try:
+        html = render_formula(source, display=display)
+    except ValueError:
+        return
+    assert_harmless(html)
+
+
+def test_a_text_of_nothing_but_formulas_is_rendered_in_bounded_time() -> None:
+    began = time.process_time()
+    html = render_markdown(" ".join(f"$x_{{{number}}}^{{{'{' * 50}{'}' * 50}}}$" for number in range(600)))
+    assert time.process_time() - began < 20
+    assert "math-wrong" in html  # beyond MAX_FORMULA_CHARACTERS
+
+
+def test_a_long_formula_says_why_it_is_not_rendered() -> None:
+    with pytest.raises(TooMuchMath, match="2001"):
+        render_formula("x" * 2001, display=True)
+
+
+def test_links_say_that_a_reader_wrote_them() -> None:
+    assert '<a href="https://example.com" rel="nofollow ugc noopener">' in render_markdown(
+        "[甲](https://example.com)"
+    )
+
+
+# -- Pictures --
+
+
+def test_another_sites_picture_is_loaded_late_and_is_not_told_who_reads() -> None:
+    assert render_markdown("![豆浆](https://a.example/a.png)").strip() == (
+        '<p><img src="https://a.example/a.png" alt="豆浆" loading="lazy" decoding="async" '
+        'referrerpolicy="no-referrer"></p>'
+    )
+
+
+@pytest.mark.django_db
+def test_a_picture_that_was_uploaded_here_says_its_size_and_its_widths(django_assert_num_queries) -> None:
+    image = Image.objects.create(owner=make_user(), digest=DIGEST, width=900, height=600, bytes=1)
+    with django_assert_num_queries(1):
+        html = render_markdown(f"![汤]({image.url}) 和 ![又]({image.url})")
+    attributes = dict(_Reader(html).tags)["img"]
+    assert (attributes["width"], attributes["height"], attributes["loading"]) == ("900", "600", "lazy")
+    name = f"/media/images/{DIGEST}"
+    assert attributes["srcset"] == f"{name}-320.webp 320w, {name}-640.webp 640w, {name}.webp 900w"
+    assert attributes["sizes"]
+    assert default_storage.url(image.name) == attributes["src"]
+
+
+@pytest.mark.django_db
+def test_an_animation_is_shown_moving_and_in_no_other_width() -> None:
+    image = Image.objects.create(
+        owner=make_user(), digest=DIGEST, width=900, height=600, bytes=1, animated=True
+    )
+    attributes = dict(_Reader(render_markdown(f"![]({image.url})")).tags)["img"]
+    assert attributes["width"] == "900"
+    assert "srcset" not in attributes
+
+
+@pytest.mark.django_db
+def test_a_picture_that_is_not_there_any_more_is_an_outside_one() -> None:
+    assert "width" not in render_markdown(f"![](/media/images/{DIGEST}.webp)")
+
+
+# -- Nothing runs --
+
+XSS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\tscript:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](vbscript:msgbox(1))",
+    "[x](data:text/html;base64,PHNjcmlwdD4=)",
+    "[x]: javascript:alert(1)\n\n[x]",
+    "<javascript:alert(1)>",
+    "![x](javascript:alert(1))",
+    '![x](/a.png "\\" onerror=alert(1) x=\\"")',
+    '![" onerror=alert(1) "](/a.png)',
+    '![x](/media/images/x.webp"onerror=alert(1))',
+    "![](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+)",
+    "<a href='javascript:alert(1)'>x</a>",
+    "<iframe src=//evil></iframe>",
+    "<style>*{display:none}</style>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
+    '[x](https://a "onmouseover=alert(1)")<svg/onload=alert(1)>',
+    "<https://a/\"onclick='alert(1)'>",
+    "```<script>\nalert(1)\n```",
+    "```html\n<script>alert(1)</script>\n```",
+    '```a" onmouseover="alert(1)\nx\n```',
+    '# <img src=x onerror=alert(1)>\n\n# " onclick=alert(1)',
+    "[^<script>alert(1)</script>]\n\n[^<script>alert(1)</script>]: <script>alert(1)</script>",
+    '[^" onclick="x]\n\n[^" onclick="x]: a',
+    "- [x] <input autofocus onfocus=alert(1)>",
+    "| <script>alert(1)</script> |\n|:-:|\n| <img src=x onerror=alert(1)> |",
+    "$</span><script>alert(1)</script>$",
+    "$$\n</div><script>alert(1)</script>\n$$",
+    "<!--\n<script>alert(1)</script>\n-->",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "\x00<scr\x00ipt>alert(1)</script>",
+]
+
+
+@pytest.mark.parametrize("markdown", XSS)
+def test_nothing_in_an_article_runs(markdown: str) -> None:
+    assert_harmless(render_markdown(markdown))
+
+
+@given(st.text(st.sampled_from("<>&\"'`[](){}*_~#|-!:/=\\$^\n abcx好")))
+def test_no_markdown_makes_what_is_not_allowed(markdown: str) -> None:
+    assert_harmless(render_markdown(markdown))
+
+
+def assert_harmless(html: str) -> None:
+    """Every tag and attribute is on the list, and every address is one that can be opened."""
+    allowed = {**ALLOWED_ATTRIBUTES, "a": ALLOWED_ATTRIBUTES["a"] | {"rel"}}
+    for tag, attributes in _Reader(html).tags:
+        assert tag in ALLOWED_TAGS
+        assert attributes.keys() <= allowed.get(tag, set()) | SCROLLED.get(tag, {}).keys()
+        for name in ("href", "src"):
+            address = re.sub(r"[\s\x00-\x1f]", "", attributes.get(name) or "").lower()
+            assert re.match(r"https?:|mailto:|[^:]*$|[/#?]", address), address
