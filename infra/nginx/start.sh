@@ -4,6 +4,7 @@
 #
 #   both      PORT (8080) · WORKERS (the container's processors) · RUN_DIR (/tmp/nginx): what is written while running
 #   gateway   WEB_ADDRESS (web:8000) · STATIC_ROOT (/srv/static) · MAX_BODY_SIZE (2m)
+#             MAX_IMAGE_SIZE (11m): of a body with a picture · PICTURE_CACHE_SIZE (128m): on disk, in RUN_DIR
 #             TRUSTED_PROXIES (none): addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed
 #             PAGES_PER_SECOND (30) PAGES_BURST (120) · WRITES_PER_SECOND (10) WRITES_BURST (40)
 #             SIGN_INS_PER_MINUTE (60) SIGN_INS_BURST (20): of one address; more are answered 429
@@ -73,16 +74,18 @@ render() {
 
 prepare_gateway() {
     WEB_ADDRESS=${WEB_ADDRESS:-web:8000} STATIC_ROOT=${STATIC_ROOT:-/srv/static} MAX_BODY_SIZE=${MAX_BODY_SIZE:-2m}
+    MAX_IMAGE_SIZE=${MAX_IMAGE_SIZE:-11m} PICTURE_CACHE_SIZE=${PICTURE_CACHE_SIZE:-128m}
     PAGES_PER_SECOND=${PAGES_PER_SECOND:-30} PAGES_BURST=${PAGES_BURST:-120}
     WRITES_PER_SECOND=${WRITES_PER_SECOND:-10} WRITES_BURST=${WRITES_BURST:-40}
     SIGN_INS_PER_MINUTE=${SIGN_INS_PER_MINUTE:-60} SIGN_INS_BURST=${SIGN_INS_BURST:-20}
     WEB_IDLE_SECONDS=${WEB_IDLE_SECONDS:-55} WEB_LOOKUP_SECONDS=${WEB_LOOKUP_SECONDS:-5}
     numbers='PAGES_PER_SECOND PAGES_BURST WRITES_PER_SECOND WRITES_BURST SIGN_INS_PER_MINUTE SIGN_INS_BURST WEB_IDLE_SECONDS'
     for name in $numbers WEB_LOOKUP_SECONDS; do must_be "$name" '[1-9][0-9]{0,5}' 'a whole number above 0'; done
-    must_be MAX_BODY_SIZE '[1-9][0-9]{0,8}[kmg]?' 'a size like 2m'
+    sizes='MAX_BODY_SIZE MAX_IMAGE_SIZE PICTURE_CACHE_SIZE'
+    for name in $sizes; do must_be "$name" '[1-9][0-9]{0,8}[kmg]?' 'a size like 2m'; done
     must_be STATIC_ROOT '/[A-Za-z0-9._/-]*' 'the absolute path of a folder'
     must_be WEB_ADDRESS '([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}' 'host:port'
-    variables="$variables $numbers MAX_BODY_SIZE STATIC_ROOT"
+    variables="$variables $numbers $sizes STATIC_ROOT"
     write_trusted
     addresses=$(look_up_web)
     write_web "$addresses"

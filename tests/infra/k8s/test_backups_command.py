@@ -100,7 +100,7 @@ def test_a_restore_stops_the_writers_runs_the_job_and_starts_them_as_they_were(c
     made = asked.index("create -f -")
     assert asked.index(stopped[-1]) < gone < made < asked.index(started[0])
     created = json.loads((cluster.folder / "created").read_text())
-    (restore,) = created["spec"]["template"]["spec"]["initContainers"]
+    restore, _migrate = created["spec"]["template"]["spec"]["initContainers"]
     assert {"name": "FILE", "value": NAME} in restore["env"]
     assert "the log of the job" in done.stdout
 

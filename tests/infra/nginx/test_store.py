@@ -39,6 +39,7 @@ PATHS = {
     "shards": f"/shards/{DIGEST}.jsonl",
     "reports": f"/reports/{DIGEST}/report.json",
     "runs": "/runs/run-7/progress.jsonl",
+    "media": f"/media/images/{DIGEST[:32]}-640.webp",
     "champion": "/champion.json",
 }
 CALLERS = {
@@ -141,7 +142,7 @@ def test_only_the_blog_deletes_and_only_what_a_digest_names(
     http: httpx.Client, kept: Path, caller: str, area: str
 ) -> None:
     answer = http.delete(PATHS[area], headers=CALLERS[caller])
-    if caller == "blog" and area in ("artifacts", "shards"):
+    if caller == "blog" and area in ("artifacts", "shards", "media"):
         assert answer.status_code == 204
         assert PATHS[area][1:] not in files_under(kept)
         assert http.delete(PATHS[area], headers=CALLERS[caller]).status_code == 404
@@ -272,6 +273,9 @@ def test_neither_signature_nor_token_is_logged(server: Nginx, http: httpx.Client
         "/runs/Run-7/progress.jsonl",
         "/runs/-/x",
         "/.incoming/0000000001",
+        f"/media/images/{DIGEST}.webp",
+        f"/media/images/{DIGEST[:32]}.svg",
+        f"/media/{DIGEST[:32]}.webp",
         "/champion.json.",
         "/livez/..",
         "/nginx.pid",
