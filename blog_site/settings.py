@@ -262,7 +262,9 @@ if not MEDIA_STORE_URL.startswith(("http://", "https://", "file:///")):
 MEDIA_ROOT = unquote(urlsplit(MEDIA_STORE_URL).path)  # where it is a folder
 IMAGE_MAX_BYTES = 10 * 1024**2  # of one upload; infra/nginx/gateway.conf has the same limit
 IMAGES_PER_HOUR = env.int("IMAGES_PER_HOUR", default=120)  # tries of one writer
-UNUSED_IMAGE_DAYS = env.int("UNUSED_IMAGE_DAYS", default=7)  # how long an uploaded one may wait for its article
+UNUSED_IMAGE_DAYS = env.int(
+    "UNUSED_IMAGE_DAYS", default=7
+)  # how long an uploaded one may wait for its article
 IMAGE_BYTES_PER_WRITER = env.int("IMAGE_BYTES_PER_WRITER", default=1024**3)
 FILE_UPLOAD_HANDLERS = [
     "blog_site.media.uploads.UploadLimit",

@@ -164,7 +164,9 @@ def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token, Token]]:
 
 def _free_id(words: str, used: Counter[str]) -> str:
     used[words] += 1
-    return f"h-{words}" if used[words] == 1 else f"h-{words}--{used[words]}"  # words have no two dashes together
+    return (
+        f"h-{words}" if used[words] == 1 else f"h-{words}--{used[words]}"
+    )  # words have no two dashes together
 
 
 def _tick_tasks(state: StateCore) -> None:

@@ -22,6 +22,7 @@ from blog_site.media.services import UploadRefused, store_image
 from .drafts import FIELDS, keep_draft, keep_version
 from .echo import Echo, listen
 from .forms import MAX_BODY_CHARACTERS, ArticleForm
+from .editor_texts import say_editor_texts
 from .models import Article, ArticleQuerySet, Draft
 from .services import decide_publication, delete_article, render_markdown, save_article, withdraw_article
 
@@ -64,7 +65,7 @@ def _save(request: HttpRequest, form: ArticleForm) -> HttpResponse:
     saved = save_article(article=article, tags=form.cleaned_data["tag_names"])
     Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
     messages.success(request, _saved_message(saved, was_public=was_public))
-    if request.POST.get("file"):  # its name came without the file: the button beside it was not pressed
+    if request.POST.get("file") or request.POST.get("cover_file"):  # its name came without the file: the button beside it was not pressed
         messages.warning(request, _("选好的图片没有上传：要先按“上传并插入”。"))
     return redirect(saved)
 
@@ -120,6 +121,7 @@ def _render_form(
         "hidden": hidden,
         "restored": draft,
         "image_max_bytes": settings.IMAGE_MAX_BYTES,
+        "editor_texts": say_editor_texts(),
         "more_open": any(form[name].errors for name in ("summary", "cover", "slug")) or "as" in request.POST,
     }
     return render(request, "articles/write.html", context | page, status=status)
@@ -226,12 +228,13 @@ def insert_image(request: HttpRequest) -> HttpResponse:
         get_object_or_404(Article, slug=slug, author=request.user) if slug else Article(author=request.user)
     )
     typed, problem, status = request.POST.copy(), "", 200
-    file = request.FILES.get("file")
+    as_cover = request.POST.get("as") == "cover"
+    file = request.FILES.get("cover_file" if as_cover else "file")
     try:
         if file is None:
             raise UploadRefused(_("先选一张图片，再按上传。"))
         image = store_image(owner=request.user, file=file)
-        if request.POST.get("as") == "cover":
+        if as_cover:
             typed["cover"] = str(image.pk)
         else:
             typed["body_markdown"] = (

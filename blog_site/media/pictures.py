@@ -139,7 +139,9 @@ def _upright(image: Image.Image, *, photo: bool) -> Image.Image:
         image.draft("RGB", (_PHOTO_SIDE, _PHOTO_SIDE))  # before loading: at a half, a quarter or an eighth
         _check_size(image.size, MAX_PIXELS)
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)  # in place, and converted only where needed: a copy is 100 MB
+    ImageOps.exif_transpose(
+        image, in_place=True
+    )  # in place, and converted only where needed: a copy is 100 MB
     if image.mode.startswith("I"):  # 16 bits a channel
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info

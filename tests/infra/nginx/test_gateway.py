@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,7 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.conf import settings
+from PIL import Image
 
+from blog_site.media.uploads import ADDRESSES, FORM_BYTES
 from federated.http_store import HttpStore
 from ml.artifact import WrittenArtifact
 from ml.export import export_artifact
@@ -175,6 +180,63 @@ def test_signing_up_works_through_the_gateway(blog: Nginx) -> None:
         assert str(answer.url).startswith(blog.url + "/")
         assert "reader-li" in browser.get("/").text
     assert log_lines(blog, "/sign-up/")[-1]["status"] == 302
+
+
+def test_a_picture_comes_in_at_its_address_alone_and_is_served_from_the_gateway(blog: Nginx) -> None:
+    # Noise can hardly be compressed: a photograph that is larger than a form may be.
+    content = make_noise(1400, 1000)
+    assert 2 * 1024**2 < len(content) < 10 * 1024**2
+    with httpx.Client(base_url=blog.url, timeout=60) as browser:
+        form = browser.get("/sign-up/")
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
+        assert token
+        fields = {"username": "writer-zhao", "display_name": "", "csrfmiddlewaretoken": token[1]}
+        fields |= dict.fromkeys(("password1", "password2"), "a-Long-passphrase-1")
+        assert browser.post("/sign-up/", data=fields).status_code == 302
+        headers = {"X-CSRFToken": browser.cookies["csrftoken"], "Origin": blog.url}
+        taken = browser.post("/media/images/", files={"file": ("a.jpg", content)}, headers=headers)
+        assert taken.status_code == 201, taken.text
+        assert browser.post("/write/", files={"file": ("a.jpg", content)}, headers=headers).status_code == 413
+        large = b"x" * (11 * 1024**2)
+        refused = browser.post("/media/images/", files={"file": ("a.jpg", large)}, headers=headers)
+        assert refused.status_code == 413
+
+    for path in (taken.json()["url"], taken.json()["thumbnail"]):
+        answers = [
+            httpx.get(blog.url + path, headers={"Accept-Language": language}) for language in ("zh", "en")
+        ]
+        for answer in answers:
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "image/webp"
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+            assert answer.headers.get_list("content-security-policy") == ["default-src 'none'; sandbox"]
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+            assert not {"vary", "set-cookie", "content-language"} & answer.headers.keys()
+        assert answers[0].content == answers[1].content
+        wait_until(lambda path=path: len(log_lines(blog, path)) == 2, "both being in the log")
+        assert [bool(line["upstream"]) for line in log_lines(blog, path)] == [True, False]
+    assert httpx.get(f"{blog.url}/media/images/{'0' * 32}.webp").status_code == 404
+    assert httpx.get(f"{blog.url}/media/../var/db.sqlite3").status_code == 404
+
+
+def make_noise(width: int, height: int) -> bytes:
+    """A JPEG of random pixels."""
+    out = io.BytesIO()
+    Image.frombytes("RGB", (width, height), random.Random(1).randbytes(width * height * 3)).save(
+        out, "JPEG", quality=95
+    )
+    return out.getvalue()
+
+
+def test_what_the_gateway_takes_is_what_the_blog_takes() -> None:
+    script = (ROOT / "infra" / "nginx" / "start.sh").read_text(encoding="utf-8")
+    configuration = (ROOT / "infra" / "nginx" / "gateway.conf").read_text(encoding="utf-8")
+    megabytes = re.search(r"MAX_IMAGE_SIZE=\$\{MAX_IMAGE_SIZE:-(\d+)m\}", script)
+    assert megabytes
+    assert int(megabytes[1]) * 1024**2 == settings.IMAGE_MAX_BYTES + FORM_BYTES
+    [taken] = re.findall(r"location ~ (\^/\S+) \{\n\s+client_max_body_size @MAX_IMAGE_SIZE@", configuration)
+    assert all(re.match(taken, address) for address in ADDRESSES)
+    assert not re.match(taken, "/write/")
 
 
 SCORED_COMMENT = """

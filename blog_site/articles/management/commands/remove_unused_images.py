@@ -16,7 +16,9 @@ class Command(BaseCommand):
     help = "Remove uploaded pictures that no article and no draft names."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--days", type=float, default=settings.UNUSED_IMAGE_DAYS, help="leave younger ones alone")
+        parser.add_argument(
+            "--days", type=float, default=settings.UNUSED_IMAGE_DAYS, help="leave younger ones alone"
+        )
         parser.add_argument("--dry-run", action="store_true", help="say how many, remove none")
 
     def handle(self, *, days: float, dry_run: bool, **_: Any) -> None:

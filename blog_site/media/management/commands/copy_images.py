@@ -18,7 +18,10 @@ class Command(BaseCommand):
         parser.add_argument("folder", type=Path)
         parser.add_argument("--back", action="store_true", help="from the folder into the storage")
         parser.add_argument(
-            "--keep-days", type=float, default=30, help="how long the folder keeps pictures that are gone (30)"
+            "--keep-days",
+            type=float,
+            default=30,
+            help="how long the folder keeps pictures that are gone (30)",
         )
 
     def handle(self, *, folder: Path, back: bool, keep_days: float, **_: Any) -> None:
