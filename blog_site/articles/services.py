@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -209,7 +210,7 @@ def spell_in_pinyin(text: str) -> str:
     """Give a text in letters: Chinese in pinyin, a syllable a word; at most MAX_SLUG_WORDS words."""
     from pypinyin import lazy_pinyin  # here, as it reads its dictionaries when it is imported
 
-    syllables = lazy_pinyin(text, errors=lambda rest: f" {rest} ")
+    syllables = lazy_pinyin(re.sub(r"\W+", " ", text), errors=lambda rest: f" {rest} ")
     ascii_words = slugify(" ".join(syllables)).replace("_", "-").split("-")
     return "-".join(filter(None, ascii_words[:MAX_SLUG_WORDS]))
 

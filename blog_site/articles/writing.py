@@ -21,8 +21,8 @@ from blog_site.media.services import UploadRefused, store_image
 
 from .drafts import FIELDS, keep_draft, keep_version
 from .echo import Echo, listen
-from .forms import MAX_BODY_CHARACTERS, ArticleForm
 from .editor_texts import say_editor_texts
+from .forms import MAX_BODY_CHARACTERS, ArticleForm
 from .models import Article, ArticleQuerySet, Draft
 from .services import decide_publication, delete_article, render_markdown, save_article, withdraw_article
 
@@ -65,7 +65,7 @@ def _save(request: HttpRequest, form: ArticleForm) -> HttpResponse:
     saved = save_article(article=article, tags=form.cleaned_data["tag_names"])
     Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
     messages.success(request, _saved_message(saved, was_public=was_public))
-    if request.POST.get("file") or request.POST.get("cover_file"):  # its name came without the file: the button beside it was not pressed
+    if request.POST.get("file") or request.POST.get("cover_file"):  # a name, without the file that the other button sends
         messages.warning(request, _("选好的图片没有上传：要先按“上传并插入”。"))
     return redirect(saved)
 
