@@ -65,7 +65,7 @@ def _save(request: HttpRequest, form: ArticleForm) -> HttpResponse:
     saved = save_article(article=article, tags=form.cleaned_data["tag_names"])
     Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
     messages.success(request, _saved_message(saved, was_public=was_public))
-    if request.POST.get("file") or request.POST.get("cover_file"):  # a name, without the file that the other button sends
+    if request.POST.get("file") or request.POST.get("cover_file"):  # a name alone
         messages.warning(request, _("选好的图片没有上传：要先按“上传并插入”。"))
     return redirect(saved)
 
