@@ -21,7 +21,7 @@ def remove_schedule(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("articles", "0005_writing"),
+        ("articles", "0006_writing"),
         ("django_celery_beat", "0019_alter_periodictasks_options"),
     ]
 
