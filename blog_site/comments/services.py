@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import CASCADE, F
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -134,19 +134,27 @@ def _record_hold(comment: Comment, held: Held) -> None:
 def _join_thread(reply: Comment, parent: Comment) -> None:
     """Count a reply to a comment that others can still see.
 
-    Before the reply is inserted, by a condition: an insert locks its parent's row for reading, and two that then
-    both wanted to write it would end each other.
+    Before the reply is inserted: an insert locks its parent's row for reading, and two that then both wanted to write
+    it would end each other.
     """
-    shown = Comment.objects.visible().filter(pk=parent.pk, article=reply.article)
-    counted = int(reply.is_visible())
-    joined = shown.update(
-        reply_count=F("reply_count") + counted,
-        shown_replies=F("shown_replies") + counted,
-        changed_at=timezone.now() if counted else F("changed_at"),
-    )
-    # A database may count only the rows that an update has changed.
-    if not joined and not (counted == 0 and shown.exists()):
+    present = _lock(parent)
+    if present is None or not present.is_visible() or present.article_id != reply.article_id:
         raise CommentRejected(_("你要回复的评论已经不在了"), code="parent_gone")
+    if reply.is_visible():
+        Comment.objects.filter(pk=present.pk).update(
+            reply_count=F("reply_count") + 1,
+            shown_replies=F("shown_replies") + 1,
+            changed_at=timezone.now(),
+        )
+
+
+def _lock(comment: Comment) -> Comment | None:
+    """Give a comment as it is now, its row locked for this transaction; None when it is gone.
+
+    By its number alone: with more conditions MySQL and MariaDB may lock entries of other indexes before the row, and
+    somebody who has the row and changes those entries would wait for us as we wait for them.
+    """
+    return Comment.objects.select_for_update().filter(pk=comment.pk).first()
 
 
 def edit_comment(*, comment: Comment, text: str) -> Comment:
@@ -156,7 +164,7 @@ def edit_comment(*, comment: Comment, text: str) -> Comment:
     """
     cleaned = clean_comment_text(text)
     with transaction.atomic():
-        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        present = _lock(comment)
         author = present.author if present is not None else None
         if present is None or author is None or not present.may_be_edited_by(author):
             raise CommentRejected(
@@ -195,7 +203,7 @@ def delete_comment(*, comment: Comment, by: User | None = None) -> None:
     keeps an excerpt, which an author's own wish to be forgotten takes away.
     """
     with transaction.atomic():
-        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        present = _lock(comment)
         if present is None or present.status == Comment.Status.DELETED:
             return
         own = by is None or by.pk == present.author_id
@@ -241,34 +249,27 @@ def _remove(comment: Comment) -> None:
 
 def like_comment(*, comment: Comment, user: User) -> bool:
     """Like somebody else's comment; False when it is liked already, one's own, or not to be seen any more."""
-    try:
-        with transaction.atomic():
-            liked = (
-                Comment.objects.visible()
-                .filter(pk=comment.pk)
-                .exclude(author=user)
-                .update(like_count=F("like_count") + 1, changed_at=timezone.now())
-            )
-            if not liked:
-                return False
-            Like.objects.create(comment=comment, user=user)
-            _rate(Comment.objects.get(pk=comment.pk))
-            touch_article(comment.article_id)
-    except IntegrityError:  # liked before: the count goes back with the transaction
-        return False
+    with transaction.atomic():
+        present = _lock(comment)
+        if present is None or not present.is_visible() or present.author_id == user.pk:
+            return False
+        if not Like.objects.get_or_create(comment=present, user=user)[1]:
+            return False
+        present.like_count += 1
+        Comment.objects.filter(pk=present.pk).update(like_count=present.like_count, changed_at=timezone.now())
+        _rate(present)
+        touch_article(present.article_id)
     return True
 
 
 def unlike_comment(*, comment: Comment, user: User) -> bool:
     """Take a like back; False when there is none."""
     with transaction.atomic():
-        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        present = _lock(comment)
         if present is None or not Like.objects.filter(comment=present, user=user).delete()[0]:
             return False
-        Comment.objects.filter(pk=comment.pk).update(
-            like_count=F("like_count") - 1, changed_at=timezone.now()
-        )
         present.like_count -= 1
+        Comment.objects.filter(pk=present.pk).update(like_count=present.like_count, changed_at=timezone.now())
         _rate(present)
         touch_article(comment.article_id)
     return True
@@ -280,8 +281,8 @@ def report_comment(*, comment: Comment, reporter: User, reason: str, note: str =
     None when it is one's own, or not to be seen any more.
     """
     with transaction.atomic():
-        present = Comment.objects.visible().select_for_update().filter(pk=comment.pk).first()
-        if present is None or present.author_id == reporter.pk:
+        present = _lock(comment)
+        if present is None or not present.is_visible() or present.author_id == reporter.pk:
             return None
         said = {"reason": Report.Reason(reason), "note": note.strip()[:300]}
         report, made = Report.objects.get_or_create(comment=present, reporter=reporter, defaults=said)

@@ -157,8 +157,8 @@ def _store_label(comment: Comment, labeller: Labeller, proposal: LabelProposal) 
         "cost_tokens": proposal.cost_tokens,
     }
     with transaction.atomic():
-        standing = Comment.objects.exclude(status=Comment.Status.DELETED).select_for_update()
-        if not standing.filter(pk=comment.pk).exists():
+        present = Comment.objects.select_for_update().filter(pk=comment.pk).first()
+        if present is None or present.status == Comment.Status.DELETED:
             return None
         label, _made = Label.objects.get_or_create(
             comment_id=comment.pk, text_digest=comment.text_digest, **_identity(labeller), defaults=said
