@@ -168,7 +168,7 @@ def welcome(addresses: Addresses, seconds: float) -> Panel:
         "[bold]回声在这里：[link=%(web)s]%(web)s[/link][/bold]（%(seconds).0f 秒就绪）\n\n"
         "读者　　　xiaoman　　huisheng-demo\n"
         "作者　　　linxia　　 huisheng-demo\n"
-        "审核员　　moderator　huisheng-demo　→ %(web)s/admin/comments/comment/\n"
+        "审核员　　moderator　huisheng-demo　→ %(web)s/admin/comments/comment/queue/\n"
         "管理员　　admin　　　huisheng-demo　→ %(web)s/admin/training/run/\n\n"
         "可以试试：登录后写一条评论，不用刷新就能看到情感标记；在后台批量改正标注；\n"
         "在后台的训练页点“开始训练”，看损失曲线，再看推理服务换上新模型。\n"
