@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import transaction
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import (
@@ -14,6 +16,7 @@ from drf_spectacular.utils import (
     OpenApiParameter,
     OpenApiResponse,
     extend_schema,
+    extend_schema_field,
     extend_schema_serializer,
     extend_schema_view,
 )
@@ -26,13 +29,21 @@ from rest_framework.response import Response
 from blog_site.articles.forms import MAX_BODY_CHARACTERS, MAX_TAGS
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
 from blog_site.articles.search import search_articles
-from blog_site.articles.services import clean_tag_names, delete_article, save_article
+from blog_site.articles.services import (
+    clean_tag_names,
+    decide_publication,
+    delete_article,
+    publish_article,
+    save_article,
+    withdraw_article,
+)
+from blog_site.media.models import Image
 from blog_site.users.models import User
 
 from .categories import CategorySerializer, TagSerializer
 from .endpoint import ApiView
 from .etags import check_precondition
-from .fields import DayRangeFilter, KnownField, StrictStringField, begin_of, end_of
+from .fields import DayRangeFilter, KnownField, MomentField, StrictStringField, begin_of, end_of
 from .pagination import ArticlesByTime, BestFirst
 from .people import AuthorSerializer
 from .schema import IF_MATCH, describe_errors
@@ -44,6 +55,7 @@ SUMMARY_EXAMPLE = {
     "author": {"username": "linxia", "display_name": "林夏"},
     "category": {"slug": "food", "name": "美食", "description": "吃过的，和想吃的"},
     "tags": [{"slug": "早餐", "name": "早餐"}],
+    "cover": {"url": "/media/5f3c0a6c5b1f0f6d3f4e3b2a19080706.webp", "width": 1600, "height": 900},
     "status": "published",
     "published_at": "2026-05-01T08:30:00+08:00",
     "updated_at": "2026-05-02T21:04:00+08:00",
@@ -62,13 +74,25 @@ WRITTEN_EXAMPLE = {
 }
 
 
+class CoverSerializer(serializers.Serializer[Image]):
+    url = serializers.CharField(read_only=True)
+    width = serializers.IntegerField(read_only=True)
+    height = serializers.IntegerField(read_only=True)
+
+
+STATUSES = ("draft", "scheduled", "published")
+
+
 @extend_schema_serializer(examples=[OpenApiExample("soy-milk", value=SUMMARY_EXAMPLE)])
 class ArticleSummarySerializer(serializers.ModelSerializer[Article]):
     slug = serializers.CharField(read_only=True)  # as a SlugField's, its pattern would allow no Chinese
     author = AuthorSerializer(read_only=True)
     category = CategorySerializer(read_only=True)
     tags = TagSerializer(many=True, read_only=True)
-    status = serializers.ChoiceField(choices=Article.Status.choices, read_only=True)
+    cover = CoverSerializer(read_only=True, allow_null=True)
+    status = serializers.SerializerMethodField(
+        help_text=gettext_lazy("draft 草稿，scheduled 到了 published_at 自己发布，published 已发布")
+    )
     url = serializers.CharField(
         source="get_absolute_url", read_only=True, help_text=gettext_lazy("它的网页，从根开始")
     )
@@ -82,12 +106,17 @@ class ArticleSummarySerializer(serializers.ModelSerializer[Article]):
             "author",
             "category",
             "tags",
+            "cover",
             "status",
             "published_at",
             "updated_at",
             "url",
         )
         read_only_fields = fields
+
+    @extend_schema_field({"type": "string", "oneOf": [{"const": status} for status in STATUSES]})
+    def get_status(self, article: Article) -> str:
+        return "scheduled" if article.is_scheduled() else article.status
 
 
 @extend_schema_serializer(examples=[OpenApiExample("soy-milk", value=SUMMARY_EXAMPLE | BODY_EXAMPLE)])
@@ -109,9 +138,25 @@ class ArticleWriteSerializer(serializers.ModelSerializer[Article]):
         child=StrictStringField(max_length=40), max_length=MAX_TAGS, required=False, write_only=True
     )
 
+    cover = StrictStringField(
+        max_length=500,
+        required=False,
+        allow_null=True,
+        help_text=gettext_lazy("自己上传的一张图片的地址；null 是不要封面"),
+    )
+
     class Meta:
         model = Article
-        fields = ("title", "category", "summary", "body_markdown", "tags")
+        fields = ("title", "category", "summary", "body_markdown", "tags", "cover")
+
+    def validate_cover(self, address: str | None) -> Image | None:
+        if address is None:
+            return None
+        assert self.instance is not None
+        found = Image.objects.filter(owner=self.instance.author).named_in([address])
+        if not found:
+            raise ValidationError(_("你没有上传过这张图片"))
+        return found[address]
 
     def validate_tags(self, tags: list[str]) -> list[str]:
         return clean_tag_names(tags)
@@ -274,21 +319,35 @@ class ArticleDetail(ArticleView, generics.RetrieveAPIView[Article]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+@extend_schema_serializer(
+    component_name="Publication",
+    examples=[OpenApiExample("later", value={"at": "2030-05-01T08:30:00+08:00"})],
+)
+class PublicationSerializer(serializers.Serializer[Any]):
+    at = MomentField(required=False, help_text=gettext_lazy("什么时候发布；不填就是现在"))
+
+    def validate_at(self, at: datetime) -> datetime:
+        if at <= timezone.now():
+            raise ValidationError(_("这个时间已经过去了。"))
+        return at
+
+
 @extend_schema(
-    summary=gettext_lazy("发布自己的文章"),
+    summary=gettext_lazy("发布自己的文章，现在或到时候"),
     description=gettext_lazy("再发布一次，日期仍是第一次的。"),
     parameters=[IF_MATCH],
-    request=None,
+    request=PublicationSerializer,
     responses={200: ArticleSerializer, **describe_errors(404, 412)},
 )
 class ArticlePublication(ArticleView):
-    status = Article.Status.PUBLISHED
-
     def post(self, request: Request, slug: str) -> Response:
+        asked = PublicationSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        at = asked.validated_data.get("at")
         with transaction.atomic():
             article = self.change()
-            article.status = self.status
-            save_article(article=article, tags=[tag.name for tag in article.tags.all()])
+            decide_publication(article, action="schedule" if at else "publish", at=at)
+            publish_article(article=article)
         return Response(self.get_serializer(article).data)
 
 
@@ -298,8 +357,11 @@ class ArticlePublication(ArticleView):
     request=None,
     responses={200: ArticleSerializer, **describe_errors(404, 412)},
 )
-class ArticleWithdrawal(ArticlePublication):
-    status = Article.Status.DRAFT
+class ArticleWithdrawal(ArticleView):
+    def post(self, request: Request, slug: str) -> Response:
+        with transaction.atomic():
+            article = withdraw_article(article=self.change())
+        return Response(self.get_serializer(article).data)
 
 
 class SearchFilter(serializers.Serializer[Any]):

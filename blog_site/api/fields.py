@@ -13,6 +13,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998  # a day beyond has no moment in every time zone
 
 
@@ -69,6 +72,18 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can spell
         return False
     return True
+
+
+class MomentField(serializers.DateTimeField):
+    """A moment with its offset from UTC, as RFC 3339 writes it: 2026-05-01T08:30:00+08:00."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            self.fail("invalid", format="YYYY-MM-DDThh:mm:ss+08:00")
+        moment: datetime = super().to_internal_value(value)
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            self.fail("invalid", format="YYYY-MM-DDThh:mm:ss+08:00")
+        return moment
 
 
 class DayField(serializers.DateField):

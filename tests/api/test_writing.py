@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
+from blog_site.media.models import DIGEST_LENGTH, Image
 from blog_site.users.models import User
 from tests.api.test_comments import assert_error, post
 from tests.comments.rows import make_article, make_category, make_comment, make_user
@@ -43,7 +46,7 @@ def test_an_article_is_written_as_a_draft_published_changed_withdrawn_and_delete
     address = made["Location"].removeprefix("http://testserver")
     assert client.get(address).json() == said
 
-    assert client.post(f"{address}publish/").json()["status"] == "published"
+    assert post(client, {}, f"{address}publish/").json()["status"] == "published"
     assert [article["title"] for article in Client().get(LIST).json()["results"]] == ["豆浆"]
     changed = patch(client, address, title="豆花").json()
     assert (changed["title"], changed["slug"]) == ("豆花", said["slug"])
@@ -103,7 +106,7 @@ def test_only_its_author_changes_an_article(client, writer: User) -> None:
             patch(client, address, title="x"),
             client.put(address, WRITTEN, content_type="application/json"),
             client.delete(address),
-            client.post(f"{address}publish/"),
+            post(client, {}, f"{address}publish/"),
             client.post(f"{address}withdraw/"),
         ]
         assert [answer.status_code for answer in answers] == [refusal] * 5
@@ -123,3 +126,42 @@ def test_a_deleted_articles_comments_go_with_it(client, writer: User) -> None:
     make_comment(article=article, parent=parent, depth=1)
     assert client.delete(f"{LIST}{article.slug}/").status_code == 204
     assert not Comment.objects.exists()
+
+
+def test_an_article_may_wait_for_its_time_and_be_published_before_it(client, writer: User) -> None:
+    article = make_article(author=writer, status=Article.Status.DRAFT)
+    address = f"{LIST}{article.slug}/"
+    later = timezone.now() + timedelta(days=1)
+    scheduled = post(client, {"at": later.isoformat()}, f"{address}publish/").json()
+    assert scheduled["status"] == "scheduled"
+    assert Client().get(address).status_code == 404
+    assert post(client, {}, f"{address}publish/").json()["status"] == "published"
+    assert Client().get(address).status_code == 200
+    for wrong in (
+        "2020-01-01T00:00:00Z",
+        "tomorrow",
+        "2030-01-01",
+        "2030-01-01T00:00:00",
+        5,
+        "9999-12-31T23:59:59Z",
+    ):
+        error = assert_error(post(client, {"at": wrong}, f"{address}publish/"), 400, "invalid")
+        assert list(error["fields"]) == ["at"]
+
+
+def test_a_cover_is_a_picture_of_ones_own(client, writer: User) -> None:
+    article = make_article(author=writer)
+    own, others = (
+        Image.objects.create(owner=owner, digest=letter * DIGEST_LENGTH, width=1600, height=900, bytes=1)
+        for owner, letter in ((writer, "a"), (make_user(), "b"))
+    )
+    address = f"{LIST}{article.slug}/"
+    assert patch(client, address, cover=own.url).json()["cover"] == {
+        "url": own.url,
+        "width": 1600,
+        "height": 900,
+    }
+    for wrong in (others.url, "https://elsewhere.example/x.png", "", 5):
+        error = assert_error(patch(client, address, cover=wrong), 400, "invalid")
+        assert list(error["fields"]) == ["cover"]
+    assert patch(client, address, cover=None).json()["cover"] is None
