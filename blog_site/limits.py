@@ -8,13 +8,14 @@ import re
 import time
 from dataclasses import dataclass
 
-from django.core.cache import cache
-from django.core.cache.backends.base import BaseCache
+from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
+
+from .cache import ForgivingRedisCache
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE = re.compile(r"(\d{1,9})/(second|minute|hour|day)")
-# While Redis is away nobody else's counts are known, and a process still knows its own: the greater of both counts.
+# Goes on by itself where processes share no cache, and while Redis is away.
 _of_this_process = LocMemCache("limits of this process", {"OPTIONS": {"MAX_ENTRIES": 20_000}})
 
 
@@ -41,24 +42,29 @@ def spend(*, purpose: str, who: str, rate: Rate) -> int:
     in the log, each process goes by what it has counted itself.
     """
     period, past = divmod(int(time.time()), rate.seconds)
-    name = hashlib.sha256(
-        who.encode(errors="surrogatepass")
-    ).hexdigest()  # an address or a name typed by anybody
+    # Of an address, or of a name that anybody may have typed.
+    name = hashlib.sha256(who.encode(errors="surrogatepass")).hexdigest()
     key = f"limit:{purpose}:{rate.seconds}:{name}:{period}"
-    used = max(_count(counts, key, 2 * rate.seconds) for counts in (_of_this_process, cache))
+    own, shared = _count_own(key, 2 * rate.seconds), _count_shared(key, 2 * rate.seconds)
+    used = own if shared is None else shared
     return rate.seconds - past if used > rate.uses else 0
 
 
-def _count(counts: BaseCache, key: str, kept_seconds: int) -> int:
-    counts.add(key, 0, kept_seconds)
+def _count_own(key: str, kept_seconds: int) -> int:
+    _of_this_process.add(key, 0, kept_seconds)
     try:
-        return counts.incr(key)
-    except ValueError:  # thrown out meanwhile, by a cache that is full
+        return _of_this_process.incr(key)
+    except ValueError:  # thrown out meanwhile, to make room
         return 1
 
 
+def _count_shared(key: str, kept_seconds: int) -> int | None:
+    shared = caches["default"]
+    return shared.count(key, kept_seconds) if isinstance(shared, ForgivingRedisCache) else None
+
+
 def forget_counts() -> None:
-    """Forget what this process has counted; the cache forgets by itself."""
+    """Forget what this process has counted, not what Redis has."""
     _of_this_process.clear()
 
 

@@ -203,6 +203,7 @@ ALLOWANCE_ADDRESS_FACTOR = env.int("LIMIT_ADDRESS_FACTOR", default=5)
 # Who fails to sign in so often is locked out of that account, from that address, for so long: users/lockout.py.
 AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=8)
 AXES_COOLOFF_TIME = timedelta(minutes=env.int("SIGN_IN_LOCKOUT_MINUTES", default=15))
+AXES_HANDLER = "blog_site.users.lockout.FailureRecord"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "blog_site.users.lockout.address_of"
 AXES_USERNAME_CALLABLE = "blog_site.users.lockout.name_of"

@@ -7,20 +7,27 @@ before the password is looked at: of many at the same moment no more get through
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from axes.backends import AxesStandaloneBackend
 from axes.exceptions import AxesBackendPermissionDenied
+from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
 from django.conf import settings
+from django.db import OperationalError
 from django.http import HttpRequest
 from django.utils import timezone
 
 from blog_site.addresses import client_address
 from blog_site.allowances import TooMany, spend_all
 from blog_site.limits import network_of
+
+logger = logging.getLogger(__name__)
+
+RECORDING_ATTEMPTS = 5
 
 
 class LockOut(AxesStandaloneBackend):
@@ -46,6 +53,23 @@ class LockOut(AxesStandaloneBackend):
             super().authenticate(request, username=username, password=password, **rest)
         except AxesBackendPermissionDenied as refusal:
             raise TooMany("sign_ins", _seconds_left(request, username)) from refusal
+
+
+class FailureRecord(AxesDatabaseHandler):
+    """Axes' own record of failures. Two at the same moment may be in each other's way: MySQL then lets one go."""
+
+    def user_login_failed(
+        self, sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **rest: Any
+    ) -> None:
+        for _attempt in range(RECORDING_ATTEMPTS):
+            try:
+                super().user_login_failed(sender, credentials, request, **rest)
+            except OperationalError as error:
+                refusal = error
+            else:
+                return
+        # Not the reader's mistake; the attempt has been counted, if not the failure.
+        logger.warning("a failed sign-in was not recorded: %s", refusal)
 
 
 def address_of(request: HttpRequest) -> str:
