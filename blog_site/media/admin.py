@@ -6,13 +6,14 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
 
 from .models import Image
 from .services import delete_images
 
 
 @admin.register(Image)
-class ImageAdmin(admin.ModelAdmin):
+class ImageAdmin(ModelAdmin):
     """Looking at what was uploaded, and removing what must not be shown."""
 
     list_display = ("picture", "owner", "width", "height", "bytes", "created_at")

@@ -223,7 +223,7 @@ def make_noise(width: int, height: int) -> bytes:
     """A JPEG of random pixels."""
     out = io.BytesIO()
     Image.frombytes("RGB", (width, height), random.Random(1).randbytes(width * height * 3)).save(
-        out, "JPEG", quality=95
+        out, "JPEG", quality=98, subsampling=0
     )
     return out.getvalue()
 
