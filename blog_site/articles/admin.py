@@ -5,8 +5,8 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from .models import Article, Category, Tag
-from .services import save_article
+from .models import Article, ArticleQuerySet, Category, Tag
+from .services import delete_article, save_article
 
 
 @admin.register(Category)
@@ -31,3 +31,10 @@ class ArticleAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Article, form: ModelForm, change: bool) -> None:
         save_article(article=obj, tags=[tag.name for tag in form.cleaned_data["tags"]])
+
+    def delete_model(self, request: HttpRequest, obj: Article) -> None:
+        delete_article(article=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: ArticleQuerySet) -> None:
+        for article in queryset:
+            delete_article(article=article)

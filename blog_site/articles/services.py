@@ -22,7 +22,7 @@ from blog_site.media.services import delete_images
 from .hot import touch_page
 from .models import Article, Draft, OldSlug, Tag
 from .rendering import render_markdown
-from .search import index_article
+from .search import index_article, remove_article
 
 MAX_SLUG_WORDS = 16
 SLUG_ATTEMPTS = 20  # of which half are random: what still clashes then is not the slug
@@ -84,7 +84,9 @@ def delete_article(*, article: Article) -> None:
 
     Its pictures go with the others that nothing names.
     """
-    Article.objects.filter(pk=article.pk).delete()
+    with transaction.atomic():
+        remove_article(article_id=article.pk)
+        Article.objects.filter(pk=article.pk).delete()
 
 
 def render_articles(*, dry_run: bool = False) -> int:

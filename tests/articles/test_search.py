@@ -11,7 +11,7 @@ from django.utils import timezone
 from blog_site.articles import postings, search
 from blog_site.articles.models import Article, Category, SearchEntry, SearchPosting, WordField
 from blog_site.articles.search import highlight, make_snippet, search_articles
-from blog_site.articles.services import publish_article, save_article
+from blog_site.articles.services import delete_article, publish_article, save_article
 from blog_site.articles.words import make_words, parse_query
 from tests.blog import make_user
 
@@ -118,8 +118,9 @@ def test_the_index_follows_every_change() -> None:
 
     publish_article(article=article)
     assert found("豆干") == ["老豆干"]
-    article.delete()
+    delete_article(article=article)
     assert found("豆干") == []
+    assert not SearchPosting.objects.exclude(word=b"").exists()
 
 
 @in_database
