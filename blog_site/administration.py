@@ -105,6 +105,7 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
                 pgettext("list", "分类"), "category", "articles_category_changelist", "articles.view_category"
             ),
             _Page(_("标签"), "tag", "articles_tag_changelist", "articles.view_tag"),
+            _Page(_("图片"), "image", "media_image_changelist", "media.view_image"),
         ],
         _("账号"): [
             _Page(_("用户"), "person", "users_user_changelist", "users.view_user"),

@@ -41,7 +41,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 def tell_policies(get_response: GetResponse) -> GetResponse:
     """Django middleware: every answer says what its page may do; a view that has said so itself is left alone."""
     of_pages = write_policy(PAGES | {"img-src": ["'self'", *settings.IMAGE_SOURCES]}, tls=settings.TLS)
-    of_admin = write_policy(PAGES | ADMIN, tls=settings.TLS)
+    pictures = {"img-src": [*ADMIN["img-src"], *settings.IMAGE_SOURCES]}
+    of_admin = write_policy(PAGES | ADMIN | pictures, tls=settings.TLS)
 
     def answer(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
