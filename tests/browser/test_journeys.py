@@ -188,14 +188,14 @@ def test_a_writer_previews_publishes_and_takes_back(new_page: NewPage) -> None:
     page = new_page()
     sign_in(page, "writer")
     page.get_by_role("link", name="写文章").click()
-    page.get_by_label("标题").fill("雨天的面馆")
+    page.get_by_role("textbox", name="标题").fill("雨天的面馆")
     page.get_by_label("分类", exact=True).select_option(label="美食")
     page.get_by_label("标签").fill("面馆，雨天")
     page.get_by_label("正文").fill("还是**多葱少面**？")
     page.get_by_role("button", name="预览").click()
     expect(page.locator(".preview strong")).to_have_text("多葱少面")
 
-    page.get_by_role("button", name="发布").click()
+    page.get_by_role("button", name="现在发布").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("雨天的面馆")
     expect(page.get_by_role("status")).to_have_text("文章已发布。")
 
