@@ -55,7 +55,7 @@ SUMMARY_EXAMPLE = {
     "author": {"username": "linxia", "display_name": "林夏"},
     "category": {"slug": "food", "name": "美食", "description": "吃过的，和想吃的"},
     "tags": [{"slug": "早餐", "name": "早餐"}],
-    "cover": {"url": "/media/5f3c0a6c5b1f0f6d3f4e3b2a19080706.webp", "width": 1600, "height": 900},
+    "cover": {"url": "/media/images/5f3c0a6c5b1f0f6d3f4e3b2a19080706.webp", "width": 1600, "height": 900},
     "status": "published",
     "published_at": "2026-05-01T08:30:00+08:00",
     "updated_at": "2026-05-02T21:04:00+08:00",
