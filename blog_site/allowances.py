@@ -29,6 +29,7 @@ PURPOSES: Final[Mapping[str, str]] = {
     "comments:like_comment": "likes",
     "comments:report_comment": "reports",
     "comments:draft_sentiment": "drafts",
+    "articles:insert_image": "uploads",
     "media:upload": "uploads",
     "users:sign_up": "sign_ups",
     "users:change_password": "passwords",

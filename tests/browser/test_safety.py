@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
+from django.urls import reverse
 from playwright.sync_api import Browser, Page
 
 from blog_site.articles.models import Article
@@ -96,21 +97,25 @@ def open_all(page: Page, article: Article) -> Iterator[str]:
         "/sign-up/",
         "/nowhere/",
     ):
-        page.goto(address)
+        assert page.goto(address).status == (404 if address == "/nowhere/" else 200), address
         yield address
     sign_in(page, "writer")
     comment = article.comments.first()
     for address in (
         article.get_absolute_url(),
         "/write/",
-        f"/write/{article.slug}/",
+        f"{article.get_absolute_url()}edit/",
         "/mine/",
         "/me/",
         "/me/password/",
+        "/me/tokens/",
+        "/api/v1/docs/",
+        "/admin/",
+        reverse("admin:moderation_queue"),
         f"/comments/{comment.pk}/report/",
         f"/comments/{article.comments.get(author=article.author).pk}/edit/",
     ):
-        page.goto(address)
+        assert page.goto(address).status == 200, address
         yield address
     page.goto("/me/password/")
     page.locator("form.stacked button").click()
