@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
@@ -61,3 +62,22 @@ def write_policy(sources: Sources, *, tls: bool) -> str:
     """Write a policy as its header; behind TLS what a page names by http is fetched by https."""
     directives = [" ".join([name, *allowed]) for name, allowed in sources.items()]
     return "; ".join([*directives, *(["upgrade-insecure-requests"] if tls else [])])
+
+
+def may_show_picture(address: str) -> bool:
+    """Whether the policy of pages lets a browser load a picture from there (CSP 3, 6.7.2: scheme and host sources)."""
+    parts = urlsplit(address)
+    if not parts.netloc:
+        return parts.scheme in ("", "https", "http")
+    return any(_is_source_of(source, parts) for source in settings.IMAGE_SOURCES)
+
+
+def _is_source_of(source: str, address: SplitResult) -> bool:
+    if source.endswith(":"):
+        return address.scheme == source[:-1]
+    scheme, separator, host = source.rpartition("://")
+    if separator and scheme != address.scheme:
+        return False
+    if host.startswith("*."):
+        return address.netloc.endswith(host[1:])
+    return address.netloc == host.rstrip("/")

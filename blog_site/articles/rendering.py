@@ -23,6 +23,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.footnote import footnote_plugin
 
 from blog_site.media.models import Image
+from blog_site.policies import may_show_picture
 
 from .code_colours import CODE_CLASS, colour_code
 from .formulas import MATHML_ATTRIBUTES, MATHML_TAGS, TooMuchMath, render_formula
@@ -239,7 +240,12 @@ def _render_math(
 
 
 def _size_images(tokens: Sequence[Token]) -> None:
-    """Tell the browser each picture's size, so that nothing moves when it comes, and in which widths it can be had."""
+    """Tell the browser each picture's size, so that nothing moves when it comes, and in which widths it can be had.
+
+    A picture of another site that IMAGE_SOURCES does not name becomes a link to it.
+    """
+    for token in tokens:
+        token.children = token.children and list(_link_unloadable(token.children))
     pictures = [child for token in tokens for child in token.children or [] if child.type == "image"]
     uploaded = Image.objects.named_in(str(picture.attrs.get("src", "")) for picture in pictures)
     for picture in pictures:
@@ -250,6 +256,24 @@ def _size_images(tokens: Sequence[Token]) -> None:
             picture.attrSet("referrerpolicy", "no-referrer")  # another site's
         else:
             _describe_image(picture, image.html_attributes())
+
+
+def _link_unloadable(children: Sequence[Token]) -> Iterator[Token]:
+    """Put a link in place of a picture that the page's policy keeps browsers from loading."""
+    links = 0
+    for child in children:
+        links += (child.type == "link_open") - (child.type == "link_close")
+        address = str(child.attrs.get("src", ""))
+        if child.type != "image" or may_show_picture(address):
+            yield child
+            continue
+        words = Token("text", "", 0, content=child.content or address)
+        if links:  # of one link within another browsers make two
+            yield words
+        else:
+            yield Token("link_open", "a", 1, attrs={"href": address})
+            yield words
+            yield Token("link_close", "a", -1)
 
 
 def _describe_image(picture: Token, attributes: Mapping[str, Any]) -> None:

@@ -158,11 +158,38 @@ def test_links_say_that_a_reader_wrote_them() -> None:
 # -- Pictures --
 
 
-def test_another_sites_picture_is_loaded_late_and_is_not_told_who_reads() -> None:
+@pytest.mark.parametrize("source", ["https:", "https://a.example", "*.example", "a.example"])
+def test_another_sites_picture_is_loaded_late_and_is_not_told_who_reads(settings, source: str) -> None:
+    settings.IMAGE_SOURCES = [source]
     assert render_markdown("![豆浆](https://a.example/a.png)").strip() == (
         '<p><img src="https://a.example/a.png" alt="豆浆" loading="lazy" decoding="async" '
         'referrerpolicy="no-referrer"></p>'
     )
+
+
+@pytest.mark.parametrize(
+    ("markdown", "html"),
+    [
+        (
+            "![豆浆](https://a.example/a.png)",
+            '<p><a href="https://a.example/a.png" rel="nofollow ugc noopener">豆浆</a></p>',
+        ),
+        (
+            "[![豆浆](https://a.example/a.png)](https://b.example)",
+            '<p><a href="https://b.example" rel="nofollow ugc noopener">豆浆</a></p>',
+        ),
+        (
+            "![](//a.example/a.png)",
+            '<p><a href="//a.example/a.png" rel="nofollow ugc noopener">//a.example/a.png</a></p>',
+        ),
+    ],
+)
+@pytest.mark.parametrize("sources", [[], ["https://other.example", "http:", "*.a.example"]])
+def test_a_picture_that_no_browser_would_load_here_is_a_link(
+    settings, sources: list[str], markdown: str, html: str
+) -> None:
+    settings.IMAGE_SOURCES = sources
+    assert render_markdown(markdown).strip() == html
 
 
 @pytest.mark.django_db
