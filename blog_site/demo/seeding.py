@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.contrib.auth.hashers import make_password
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from blog_site.articles.hot import touch_page
 from blog_site.articles.models import Article, Category
 from blog_site.articles.services import save_article
 from blog_site.comments.constructiveness import rate_constructiveness
@@ -22,9 +25,13 @@ from blog_site.comments.decisions import record_decision
 from blog_site.comments.models import Comment, Decision, Like, Report, Rules
 from blog_site.comments.rules import Facts, judge
 from blog_site.comments.text import clean_comment_text
+from blog_site.demo.covers import draw_cover
+from blog_site.media.services import UploadRefused, store_image
 from blog_site.users.models import User
 from blog_site.users.services import grant_moderators
 from ml.text import text_digest
+
+logger = logging.getLogger(__name__)
 
 CONTENT_FOLDER = Path(__file__).resolve().parent / "content"
 DEMO_PASSWORD = "huisheng-demo"  # noqa: S105 - the demo prints it
@@ -79,6 +86,7 @@ class SeedArticle:
     days_ago: float
     body: str
     comments: Sequence[SeedComment]
+    cover: Sequence[str] = ()  # a motif of covers.py, its dark colour and its light one
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,9 @@ def seed_demo(
     names = [user.username for user in content.users]
     members = {member.username: member for member in User.objects.filter(username__in=names)}
     made = [_seed_column(column, members, on_article) for column in content.columns]
+    for column, counts in zip(content.columns, made, strict=True):
+        if counts:
+            _seed_covers(column)
     return SeedCounts(
         categories=sum(column is not None for column in made),
         users=users,
@@ -215,6 +226,24 @@ def _seed_column(
             comments += _seed_article(seed, category, members)
         on_article(seed)
     return _ColumnCounts(articles, comments) if made else None
+
+
+def _seed_covers(column: SeedColumn) -> None:
+    """Draw the covers of a category that was just made; files are written outside of its transaction."""
+    for seed in column.articles:
+        article = Article.objects.filter(slug=seed.slug, cover=None).select_related("author").first()
+        if not seed.cover or article is None:
+            continue
+        motif, dark, light = seed.cover
+        file = SimpleUploadedFile(f"{seed.slug}.png", draw_cover(motif, dark, light, seed.slug), "image/png")
+        try:
+            image = store_image(owner=article.author, file=file)
+        except UploadRefused as refusal:  # a demo without pictures is still one
+            logger.warning("%s goes without its cover: %s", seed.slug, refusal)
+            continue
+        with transaction.atomic():
+            Article.objects.filter(pk=article.pk).update(cover=image)
+            touch_page(article.pk)
 
 
 def _seed_users(readers: Iterable[SeedUser], password: str) -> int:

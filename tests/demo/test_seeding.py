@@ -14,6 +14,7 @@ from blog_site.articles.models import Article, Category
 from blog_site.comments.models import Comment
 from blog_site.comments.text import clean_comment_text
 from blog_site.demo import seeding
+from blog_site.demo.covers import draw_cover
 from blog_site.demo.seeding import DEMO_PASSWORD, ContentError, SeedCounts, load_content, seed_demo
 from blog_site.users.models import User
 from tests.blog import PASSWORD, make_article, make_user
@@ -129,6 +130,24 @@ def test_what_happened_would_be_in_the_future_happens_now(folder: Path) -> None:
 
     assert Article.objects.get().published_at <= timezone.now()
     assert Comment.objects.get().created_at <= timezone.now()
+
+
+@pytest.mark.django_db
+def test_an_article_gets_the_cover_that_is_drawn_for_it(folder: Path, settings, client: Client) -> None:
+    rows = column(cover=["hills", "#12343b", "#f2d5a8"])
+    (folder / "food.json").write_text(json.dumps(rows), encoding="utf-8")
+    seed_demo(content=load_content(folder))
+    cover = Article.objects.get(slug="soy-milk").cover
+    assert cover is not None
+    assert (cover.width, cover.height, cover.owner.username) == (1280, 720, "linxia")
+    assert cover.url in client.get("/").content.decode()
+    assert client.get(cover.url).content[8:12] == b"WEBP"
+
+
+def test_a_cover_is_the_same_whenever_it_is_drawn() -> None:
+    one = draw_cover("rings", "#12343b", "#f2d5a8", "soy-milk")
+    assert one == draw_cover("rings", "#12343b", "#f2d5a8", "soy-milk")
+    assert one != draw_cover("rings", "#12343b", "#f2d5a8", "eggs")
 
 
 @pytest.mark.django_db
