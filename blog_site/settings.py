@@ -267,6 +267,7 @@ UNUSED_IMAGE_DAYS = env.int(
     "UNUSED_IMAGE_DAYS", default=7
 )  # how long an uploaded one may wait for its article
 IMAGE_BYTES_PER_WRITER = env.int("IMAGE_BYTES_PER_WRITER", default=1024**3)
+VIEWS_CARRIED_SECONDS = 30  # without Redis a process carries its counts of views into the database so often
 FILE_UPLOAD_HANDLERS = [
     "blog_site.media.uploads.UploadLimit",
     "django.core.files.uploadhandler.MemoryFileUploadHandler",

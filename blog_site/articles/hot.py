@@ -25,6 +25,7 @@ from django.utils import timezone, translation
 from django.utils.cache import patch_vary_headers
 
 from .models import Article, PageVersion
+from .readership import count_view
 
 # What a version does not cover lags by so much: somebody's or a column's new name, and "five minutes ago".
 KEPT_SECONDS: Final = 60
@@ -125,6 +126,7 @@ def answer_reader(
     facts = _find_facts(slug) if _asks_for_the_common_page(request) else None
     if facts is None:
         return render({})
+    count_view(request, facts.article_id)  # who has no session is not known as the author
     body = read_or_make(
         _key_of(request, facts),
         lambda: render({"csrf_token": TOKEN}).content,

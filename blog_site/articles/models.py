@@ -214,6 +214,38 @@ class Draft(models.Model):
         return str(self.fields.get("title") or "") or str(_("没有标题"))
 
 
+class ArticleViews(models.Model):
+    """How often an article was opened on a day of the blog's own time zone; `readership` counts."""
+
+    article = models.ForeignKey(
+        Article, on_delete=models.CASCADE, related_name="views", verbose_name=_("文章")
+    )
+    day = models.DateField(_("日期"))
+    views = models.PositiveIntegerField(_("浏览"))
+
+    class Meta:
+        verbose_name = _("浏览数")
+        verbose_name_plural = _("浏览数")
+        constraints = [models.UniqueConstraint(fields=["article", "day"], name="one_row_per_article_and_day")]
+
+    def __str__(self) -> str:
+        return f"{self.day} × {self.views}"
+
+
+class CarriedViews(models.Model):
+    """That counts of this name are in the rows: carried again, they add nothing."""
+
+    name = models.CharField(max_length=32, unique=True)
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        verbose_name = _("已计入的浏览")
+        verbose_name_plural = _("已计入的浏览")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class PageVersion(models.Model):
     """Names the state of what hangs on an article's page, its comments above all; `hot` keeps copies by it."""
 

@@ -17,6 +17,7 @@ from .echo import Echo, listen
 from .hot import answer_reader
 from .models import Article, ArticleQuerySet, Category, OldSlug, Tag
 from .pages import article_context
+from .readership import count_view
 from .search import MAX_RESULTS, highlight, make_snippet, search_articles
 from .words import MAX_QUERY_CHARACTERS
 
@@ -110,6 +111,8 @@ def article(request: HttpRequest, slug: str) -> HttpResponse:
             return _lead_to_present_address(request, slug)
         if not article.is_public() and article.author != request.user:
             raise Http404
+        if not more and article.is_public() and article.author != request.user:
+            count_view(request, article.pk)  # of who gets a copy, `answer_reader` counts
         return render(request, part, article_context(article, request) | more)
 
     return answer_reader(request, slug, render_page)
