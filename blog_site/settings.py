@@ -81,6 +81,7 @@ INSTALLED_APPS = [
     "blog_site.articles",
     "blog_site.comments",
     "blog_site.labels",
+    "blog_site.dashboard",
     "blog_site.moderation",
     "blog_site.training",
     "blog_site.api",

@@ -30,5 +30,6 @@ urlpatterns = [
     path("", include("blog_site.api.page_urls")),
     path("media/", include("blog_site.media.urls")),
     path("", include("blog_site.comments.urls")),
+    path("", include("blog_site.dashboard.urls")),
     path("", include("blog_site.articles.urls")),
 ]

@@ -93,7 +93,9 @@ def archive(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def robots(request: HttpRequest) -> HttpResponse:
-    closed = "".join(f"Disallow: {path}\n" for path in ("/admin/", "/api/", "/search/", "/write/", "/mine/"))
+    closed = "".join(
+        f"Disallow: {path}\n" for path in ("/admin/", "/api/", "/search/", "/write/", "/mine/", "/dashboard/")
+    )
     sitemap = request.build_absolute_uri(reverse("sitemap_index"))
     return HttpResponse(
         f"User-agent: *\n{closed}\nSitemap: {sitemap}\n", content_type="text/plain; charset=utf-8"
