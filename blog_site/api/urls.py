@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from . import articles, categories, comments, description, docs, labels, me, predictions, tokens
+from . import articles, categories, comments, dashboard, description, docs, labels, me, predictions, tokens
 from .errors import unknown_address
 
 app_name = "api"
@@ -32,6 +32,7 @@ urlpatterns = [
     path("me/", me.Me.as_view(), name="me"),
     path("me/articles/", me.OwnArticles.as_view(), name="own_articles"),
     path("me/comments/", me.OwnComments.as_view(), name="own_comments"),
+    path("me/dashboard/", dashboard.OwnDashboard.as_view(), name="own_dashboard"),
     path("me/tokens/", tokens.OwnTokens.as_view(), name="own_tokens"),
     path("me/tokens/current/", tokens.TokenInUse.as_view(), name="token_in_use"),
     path("me/tokens/<int:pk>/", tokens.OwnToken.as_view(), name="own_token"),

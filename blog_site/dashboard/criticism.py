@@ -17,9 +17,10 @@ LOOKED_AT: Final = 60  # so many at most, for a page; what is not fit to be show
 
 # Said to or of a person, whatever it is about; harsh words for a thing are not here.
 INSULTS: Final = (
-    "傻逼", "傻比", "煞笔", "傻子", "脑残", "智障", "弱智", "白痴", "蠢货", "蠢猪", "猪脑子", "人渣", "畜生", "贱人", "王八蛋",
-    "混蛋", "滚蛋", "滚粗", "滚出去", "去死吧", "不要脸", "他妈的", "草泥马", "狗东西", "死全家", "sb", "cnm", "nmsl",
-    "idiot", "idiots", "moron", "morons", "asshole", "bitch", "retard", "retarded", "fuck", "fucking", "kill yourself",
+    "傻逼", "傻比", "煞笔", "傻子", "脑残", "智障", "弱智", "白痴", "蠢货", "蠢猪", "猪脑子", "人渣", "畜生", "贱人",
+    "王八蛋", "混蛋", "滚蛋", "滚粗", "滚出去", "去死吧", "不要脸", "他妈的", "草泥马", "狗东西", "死全家",
+    "sb", "cnm", "nmsl", "idiot", "idiots", "moron", "morons", "asshole", "bitch", "retard", "retarded", "fuck", "fucking",
+    "kill yourself",
 )  # fmt: skip
 
 

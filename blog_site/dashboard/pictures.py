@@ -113,10 +113,13 @@ def _stack(counts: Sequence[tuple[str, int]], top: int) -> tuple[Part, ...]:
 
 
 def round_up(value: int) -> int:
-    """Give the next even number of the kind 2, 4, 6, 10, 20, 40, 60, 100 …, whose half is one to write too."""
+    """Give the next number that ends a scale well; it is even, so that the middle has a whole one too."""
+    for top in (2, 4, 6, 8, 10):
+        if value <= top:
+            return top
     scale = 1
     while True:
-        for step in (2, 4, 6, 10):
+        for step in (12, 16, 20, 30, 40, 50, 60, 80, 100):
             if value <= step * scale:
                 return step * scale
         scale *= 10
