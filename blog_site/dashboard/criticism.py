@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from blog_site.comments.models import BlockedWord, Comment
@@ -13,14 +14,14 @@ from blog_site.users.models import User
 from .received import received_comments
 
 PAGE_SIZE: Final = 8
-LOOKED_AT: Final = 60  # so many at most, for a page; what is not fit to be shown is among them
+LOOKED_AT: Final = 300  # comments with something in them, for one page; few of them are negative
 
 # Said to or of a person, whatever it is about; harsh words for a thing are not here.
 INSULTS: Final = (
     "傻逼", "傻比", "煞笔", "傻子", "脑残", "智障", "弱智", "白痴", "蠢货", "蠢猪", "猪脑子", "人渣", "畜生", "贱人",
     "王八蛋", "混蛋", "滚蛋", "滚粗", "滚出去", "去死吧", "不要脸", "他妈的", "草泥马", "狗东西", "死全家",
-    "sb", "cnm", "nmsl", "idiot", "idiots", "moron", "morons", "asshole", "bitch", "retard", "retarded", "fuck", "fucking",
-    "kill yourself",
+    "sb", "cnm", "nmsl", "idiot", "idiots", "moron", "morons", "asshole", "bitch", "retard", "retarded", "fuck",
+    "fucking", "kill yourself",
 )  # fmt: skip
 
 
@@ -33,22 +34,32 @@ class Criticism:
 
 
 def find_criticism(writer: User, *, after: str = "") -> Criticism:
-    """Find comments, newest first; `after` is the id at which the page before ended."""
-    received = received_comments().worth_answering_by(writer)
+    """Find comments, newest first; `after` is the id at which the page before ended.
+
+    What costs little to know narrows them first, so that a sentiment is looked up for a fixed number of comments,
+    however many there are.
+    """
+    candidates = received_comments().from_readers_of(writer).substantial()
     last = _find_last(writer, after)
     if last is not None:
-        received = received.older_than_comment(last)
-    looked_at = list(
-        received.select_related("author", "article")
-        .defer("article__body_markdown", "article__body_html")
-        .prefetch_related(None)[: LOOKED_AT + 1]
-    )
-    unfit = [*INSULTS, *BlockedWord.objects.values_list("word", flat=True)]
-    fit = [comment for comment in looked_at[:LOOKED_AT] if not attacks(comment.text, unfit)]
-    shown = fit[:PAGE_SIZE]
+        candidates = candidates.older_than_comment(last)
+    looked_at = list(candidates.values_list("pk", flat=True)[: LOOKED_AT + 1])
+    fit = list(islice(_fit_to_be_shown(writer, looked_at[:LOOKED_AT]), PAGE_SIZE + 1))
     if len(fit) > PAGE_SIZE:
-        return Criticism(shown, shown[-1].pk)
-    return Criticism(shown, looked_at[LOOKED_AT - 1].pk if len(looked_at) > LOOKED_AT else None)
+        return Criticism(fit[:PAGE_SIZE], fit[PAGE_SIZE - 1].pk)
+    return Criticism(fit, looked_at[LOOKED_AT - 1] if len(looked_at) > LOOKED_AT else None)
+
+
+def _fit_to_be_shown(writer: User, comment_ids: list[int]) -> Iterator[Comment]:
+    found = received_comments().filter(pk__in=comment_ids).critical().unanswered_by(writer)
+    unfit = [*INSULTS, *BlockedWord.objects.values_list("word", flat=True)]
+    for comment in (
+        found.select_related("author", "article")
+        .defer("article__body_markdown", "article__body_html")
+        .order_by("-created_at", "-pk")
+    ):
+        if not attacks(comment.text, unfit):
+            yield comment
 
 
 def attacks(text: str, words: Iterable[str]) -> bool:

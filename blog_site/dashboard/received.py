@@ -65,25 +65,31 @@ class ReceivedComments(CommentQuerySet):
         counted = self.with_sentiment().order_by().values_list("article", "sentiment")
         return _gather(counted.annotate(n=Count("pk")))
 
-    def worth_answering_by(self, writer: User) -> ReceivedComments:
-        """Criticism with something in it, of nobody's person, that its addressee has not answered; newest first."""
-        answers = Comment.objects.visible().filter(parent=OuterRef("pk"), author=writer)
+    def substantial(self) -> ReceivedComments:
+        """Those with something in them, that nobody has reported and that can be answered; newest first."""
+        return self.filter(
+            constructiveness__gte=SUBSTANTIAL,
+            report_count=0,
+            article__status=Article.Status.PUBLISHED,
+            article__published_at__lte=timezone.now(),
+            article__comments_open=True,
+        ).order_by("-created_at", "-pk")
+
+    def critical(self) -> ReceivedComments:
+        """Those that read negative and that the language model takes for no attack and no advertisement."""
         attacks = Label.objects.filter(
             Q(toxicity__gte=TOXIC) | Q(intent=Intent.SPAM),
             comment=OuterRef("pk"),
             text_digest=OuterRef("text_digest"),
         )
-        return (
-            self.from_readers_of(writer)
-            .filter(constructiveness__gte=SUBSTANTIAL, report_count=0)
-            .filter(article__in=Article.objects.published(), article__comments_open=True)
-            .with_sentiment()
-            .filter(~Exists(answers), ~Exists(attacks), sentiment=Sentiment.NEGATIVE)
-            .order_by("-created_at", "-pk")
-        )
+        return self.with_sentiment().filter(~Exists(attacks), sentiment=Sentiment.NEGATIVE)
+
+    def unanswered_by(self, writer: User) -> ReceivedComments:
+        answers = Comment.objects.visible().filter(parent=OuterRef("pk"), author=writer)
+        return self.filter(~Exists(answers))
 
     def older_than_comment(self, comment: Comment) -> ReceivedComments:
-        """What comes after a comment in the order of `worth_answering_by`."""
+        """What comes after a comment in the order of `substantial`."""
         at = comment.created_at
         return self.filter(Q(created_at__lt=at) | Q(created_at=at, pk__lt=comment.pk))
 

@@ -64,6 +64,10 @@ def _write(page: Page) -> None:
     page.locator("h1").scroll_into_view_if_needed()
 
 
+def _dashboard(page: Page) -> None:
+    page.goto("/dashboard/?days=30")
+
+
 def _newest_run(page: Page) -> None:
     page.goto("/admin/training/run/")
     page.locator("#result_list tbody th a").first.click()
@@ -110,6 +114,10 @@ PICTURES = [
     Picture("sign-in-phone-en", _sign_in, width=390, height=844, locale="en-US"),
     Picture("write-zh", _write, username=WRITER),
     Picture("write-phone-zh", _write, width=390, height=844, username=WRITER),
+    Picture("dashboard-zh", _dashboard, username=WRITER),
+    Picture("dashboard-dark-zh", _dashboard, scheme="dark", username=WRITER),
+    Picture("dashboard-en", _dashboard, locale="en-US", username=WRITER),
+    Picture("dashboard-phone-zh", _dashboard, width=390, height=844, username=WRITER),
     Picture("run-zh", _newest_run, height=1400, username=ADMINISTRATOR),
     Picture("run-phone-zh", _newest_run, width=390, height=844, username=ADMINISTRATOR),
     Picture("run-en", _newest_run, height=1400, locale="en-US", username=ADMINISTRATOR),

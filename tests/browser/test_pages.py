@@ -71,6 +71,7 @@ def private_addresses(article: Article) -> list[str]:
         reverse("articles:write"),
         reverse("articles:edit", args=[article.slug]),
         reverse("articles:mine"),
+        reverse("dashboard:dashboard"),
         reverse("users:profile"),
         reverse("users:change_password"),
     ]

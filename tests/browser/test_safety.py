@@ -106,6 +106,7 @@ def open_all(page: Page, article: Article) -> Iterator[str]:
         "/write/",
         f"{article.get_absolute_url()}edit/",
         "/mine/",
+        "/dashboard/",
         "/me/",
         "/me/password/",
         "/me/tokens/",
