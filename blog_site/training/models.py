@@ -261,7 +261,7 @@ class Rollout(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"{self.previous} → {self.model_version}"
+        return f"{self.previous or '–'} → {self.model_version}"
 
     def short_image(self) -> str:
         """The beginning of the image's digest."""
