@@ -39,6 +39,7 @@ from blog_site.articles.services import (
 )
 from blog_site.media.models import Image
 from blog_site.users.models import User
+from blog_site.users.names import clean_name
 
 from .categories import CategorySerializer, TagSerializer
 from .endpoint import ApiView
@@ -148,6 +149,11 @@ class ArticleWriteSerializer(serializers.ModelSerializer[Article]):
     class Meta:
         model = Article
         fields = ("title", "category", "summary", "body_markdown", "tags", "cover")
+
+    def validate_title(self, title: str) -> str:
+        if not (cleaned := clean_name(title)):
+            raise ValidationError(_("标题里没有看得见的字。"))
+        return cleaned
 
     def validate_cover(self, address: str | None) -> Image | None:
         if address is None:

@@ -21,6 +21,7 @@ from blog_site.articles.models import Article, ArticleQuerySet
 from blog_site.comments.models import CommentQuerySet
 from blog_site.comments.threads import Reader, with_likes
 from blog_site.users.models import User
+from blog_site.users.names import clean_name
 
 from .articles import ArticleSummarySerializer, brief
 from .comments import CommentSerializer, present_comments
@@ -62,6 +63,9 @@ class ProfileChangeSerializer(serializers.ModelSerializer[User]):
     class Meta:
         model = User
         fields = ("display_name", "bio")
+
+    def validate_display_name(self, name: str) -> str:
+        return clean_name(name)
 
 
 @extend_schema_view(

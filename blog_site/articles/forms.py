@@ -12,6 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from blog_site.media.models import Image
+from blog_site.users.names import clean_name
 
 from .models import Article
 from .services import clean_tag_names, is_slug_taken
@@ -21,6 +22,11 @@ MAX_BODY_CHARACTERS = 100_000
 COVERS_OFFERED = 12
 _BETWEEN_TAGS = re.compile(r"[,，、;；\n]")
 _MINUTES = "%Y-%m-%dT%H:%M"  # what a browser's field for a moment reads and sends
+
+
+def split_tag_names(typed: str) -> list[str]:
+    """The tags of a line of them. Raises ValidationError for one that is too long."""
+    return clean_tag_names([name.strip().lstrip("#") for name in _BETWEEN_TAGS.split(typed)])
 
 
 class CoverField(forms.ModelChoiceField):
@@ -76,7 +82,7 @@ class ArticleForm(forms.ModelForm):
         self.fields["cover"].queryset = Image.objects.filter(owner=self.instance.author)
         self.fields["publish_at"].help_text = _zone_hint()
         if self.instance.pk:
-            self.initial["tag_names"] = ", ".join(tag.name for tag in self.instance.tags.all())
+            self.initial["tag_names"] = self.instance.tag_names()
         if self.instance.is_scheduled():
             self.initial["publish_at"] = self.instance.published_at
 
@@ -93,6 +99,11 @@ class ArticleForm(forms.ModelForm):
             newest += field.queryset.filter(pk=min(int(chosen), 2**63 - 1))
         return newest
 
+    def clean_title(self) -> str:
+        if not (title := clean_name(self.cleaned_data["title"])):
+            raise forms.ValidationError(_("标题里没有看得见的字。"))
+        return title
+
     def clean_body_markdown(self) -> str:
         body: str = self.cleaned_data["body_markdown"]
         if len(body) > MAX_BODY_CHARACTERS:
@@ -103,8 +114,7 @@ class ArticleForm(forms.ModelForm):
         return body
 
     def clean_tag_names(self) -> list[str]:
-        typed = _BETWEEN_TAGS.split(self.cleaned_data["tag_names"])
-        names = clean_tag_names([name.strip().lstrip("#") for name in typed])
+        names = split_tag_names(self.cleaned_data["tag_names"])
         if len(names) > MAX_TAGS:
             raise forms.ValidationError(
                 _("有 %(count)d 个标签，最多 %(limit)d 个。"), params={"count": len(names), "limit": MAX_TAGS}

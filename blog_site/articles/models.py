@@ -150,6 +150,10 @@ class Article(models.Model):
             and self.published_at <= timezone.now()
         )
 
+    def tag_names(self) -> str:
+        """As they are typed."""
+        return ", ".join(tag.name for tag in self.tags.all())
+
     def is_scheduled(self) -> bool:
         return self.status == self.Status.PUBLISHED and not self.is_public()
 

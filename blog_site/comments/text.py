@@ -8,6 +8,7 @@ import unicodedata
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from blog_site.users.names import clean_name
 from ml.text import normalize_text
 
 GUEST_NAME_MAX = 40
@@ -61,8 +62,8 @@ def clean_guest_name(raw: str) -> str:
 
     Raises CommentRejected.
     """
-    name = " ".join(raw.split())
-    _refuse_unstorable(name)
+    _refuse_unstorable(" ".join(raw.split()))
+    name = clean_name(raw)
     if not normalize_text(name).translate(_BLANK_LETTERS).strip():
         raise CommentRejected(_("请填写称呼"), code="nameless")
     if len(name) > GUEST_NAME_MAX:

@@ -9,6 +9,7 @@ from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm
 from django.utils.translation import gettext_lazy as _
 
 from .models import User
+from .names import clean_name
 
 
 class SignUpForm(BaseUserCreationForm):
@@ -26,6 +27,9 @@ class SignUpForm(BaseUserCreationForm):
         super().__init__(*args, **kwargs)
         self.fields["username"].widget.attrs.update(autocomplete="username", autocapitalize="none")
         self.fields["display_name"].widget.attrs.update(autocomplete="nickname")
+
+    def clean_display_name(self) -> str:
+        return clean_name(self.cleaned_data["display_name"])
 
     def validate_unique(self) -> None:
         """Say nothing here: `sign_up_user` raises UsernameTaken."""
@@ -47,3 +51,6 @@ class ProfileForm(forms.ModelForm):
             "display_name": _("不填就显示用户名。"),
             "bio": _("一两句话，出现在你的作者页上，最多 200 字。"),
         }
+
+    def clean_display_name(self) -> str:
+        return clean_name(self.cleaned_data["display_name"])

@@ -239,7 +239,7 @@ def test_the_admin_renders_what_it_saves(admin_client: Client) -> None:
     data = {
         "title": article.title, "slug": article.slug, "summary": "", "body_markdown": "*改过*",
         "category": article.category_id, "author": article.author_id, "status": "published",
-        "published_at_0": "2026-01-02", "published_at_1": "08:00:00", "tags": [],
+        "published_at_0": "2026-01-02", "published_at_1": "08:00:00", "tag_names": "早餐，豆浆, #早餐",
     }  # fmt: skip
 
     answer = admin_client.post(reverse("admin:articles_article_change", args=[article.pk]), data)
@@ -247,6 +247,17 @@ def test_the_admin_renders_what_it_saves(admin_client: Client) -> None:
     assert answer.status_code == 302
     article.refresh_from_db()
     assert "<em>改过</em>" in article.body_html
+    assert sorted(tag.name for tag in article.tags.all()) == ["早餐", "豆浆"]
+
+
+def test_a_title_of_which_nothing_is_seen_is_refused(client: Client) -> None:
+    client.force_login(make_user())
+
+    answer = client.post(reverse("articles:write"), form_data(title="\u200b\u202e\u3164"))
+
+    assert answer.status_code == 400
+    assert "标题里没有看得见的字" in answer.text
+    assert not Article.objects.exists()
 
 
 def test_when_all_else_fails_the_page_that_says_so_needs_neither_database_nor_static_list(
