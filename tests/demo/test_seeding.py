@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from blog_site.articles.models import Article, Category
+from blog_site.articles.models import Article, ArticleViews, Category
 from blog_site.comments.models import Comment
 from blog_site.comments.text import clean_comment_text
 from blog_site.demo import seeding
@@ -148,6 +148,20 @@ def test_a_cover_is_the_same_whenever_it_is_drawn() -> None:
     one = draw_cover("rings", "#12343b", "#f2d5a8", "soy-milk")
     assert one == draw_cover("rings", "#12343b", "#f2d5a8", "soy-milk")
     assert one != draw_cover("rings", "#12343b", "#f2d5a8", "eggs")
+
+
+@pytest.mark.django_db
+def test_an_article_was_opened_on_every_day_since_it_appeared(folder: Path) -> None:
+    seed_demo(content=load_content(folder))
+    seed_demo(content=load_content(folder))
+
+    article = Article.objects.get()
+    views = dict(ArticleViews.objects.filter(article=article).values_list("day", "views"))
+    today = timezone.localdate()
+    assert set(views) == {today - timedelta(days=ago) for ago in range(4)}
+    assert min(views.values()) > 0
+    assert article.published_at is not None
+    assert timezone.localdate(article.published_at) == min(views)
 
 
 @pytest.mark.django_db
