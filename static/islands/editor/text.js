@@ -81,5 +81,6 @@ export function countWords(text) {
 /** A file's name as the words for those who do not see the picture. */
 export function describeFile(name) {
   const bare = name.replace(/\.[^.]*$/, "").replace(/[[\]()!\\\n]/g, " ").trim();
-  return /^(image|img|dsc|screenshot|mmexport|微信图片|截屏|截图)?[\s\d_().-]*$/i.test(bare) ? "" : bare;
+  // The last three: what WeChat and Chinese phones begin such names with (微信图片, 截屏, 截图).
+  return /^(image|img|dsc|screenshot|mmexport|\u5fae\u4fe1\u56fe\u7247|\u622a\u5c4f|\u622a\u56fe)?[\s\d_().-]*$/i.test(bare) ? "" : bare;
 }
