@@ -36,7 +36,7 @@ CHINESE_CHROME = """() => {
   return words.flatMap((word) => word.match(/[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]+/g) ?? []);
 }"""
 
-UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden]), select, textarea')]
+UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden], [hidden]), select, textarea')]
   .filter((field) => !field.labels.length && !field.ariaLabel).map((field) => field.outerHTML)"""
 
 
