@@ -1,15 +1,21 @@
-"""Take the README's pictures from a running demo: `python -m infra.setup.screenshots --base-url http://127.0.0.1:8000`."""
+"""Photograph a running demo: `python -m infra.setup.screenshots --base-url http://127.0.0.1:8000`.
+
+Every page at the widths of a desktop and a phone, by day and by night, in Chinese and in English. What READMEs show is
+written into docs/images, all else into docs/images/looks, which git ignores.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # Chromium refuses to run as root with its sandbox, as in containers
@@ -21,22 +27,36 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 NAVIGATION_TIMEOUT_MS = 15_000
-WRITER, MODERATOR, ADMINISTRATOR = "linxia", "moderator", "admin"  # accounts that seed_demo makes
+# Accounts that seed_demo makes.
+READER, WRITER, MODERATOR, ADMINISTRATOR = "xiaoman", "linxia", "moderator", "admin"
 MANUSCRIPT = "## 老板记得每个人的口味\n\n进门他就问：还是**多葱少面**？\n\n- 猪油一勺\n- 葱花一把\n"
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images"
+
+LOOKS = "looks"  # folder of all others: too many to keep in the repository, which ignores them
 
 Go = Callable[[Page], None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Scene:
+    """A page as somebody comes to it."""
+
     name: str
     go: Go
-    width: int = 1280
-    height: int = 860
-    scheme: Literal["light", "dark"] = "light"
-    locale: str = "zh-CN"
     username: str = ""  # signed in as, or a stranger
+    height: int = 860  # of a desktop's window
+
+
+@dataclass(frozen=True)
+class Look:
+    width: int
+    scheme: Literal["light", "dark"]
+    language: Literal["zh", "en"]
+
+    def suffix(self) -> str:
+        """What it says of itself in a file's name: nothing of a desktop by day."""
+        parts = ["-phone" if self.width < 600 else "", "-dark" if self.scheme == "dark" else ""]
+        return "".join(parts) + f"-{self.language}"
 
 
 def _home(page: Page) -> None:
@@ -99,65 +119,116 @@ def _versions(page: Page) -> None:
     page.goto("/admin/training/modelversion/")
 
 
-PICTURES = [
-    Picture("home-zh", _home),
-    Picture("home-dark-zh", _home, scheme="dark"),
-    Picture("home-en", _home, locale="en-US"),
-    Picture("home-phone-zh", _home, width=390, height=844),
-    Picture("article-zh", _article),
-    Picture("article-phone-zh", _article, width=390, height=844),
-    Picture("comments-zh", _comments),
-    Picture("comments-dark-zh", _comments, scheme="dark"),
-    Picture("comments-en", _comments, locale="en-US"),
-    Picture("comments-phone-zh", _comments, width=390, height=844),
-    Picture("sign-in-zh", _sign_in),
-    Picture("sign-in-phone-en", _sign_in, width=390, height=844, locale="en-US"),
-    Picture("write-zh", _write, username=WRITER),
-    Picture("write-phone-zh", _write, width=390, height=844, username=WRITER),
-    Picture("dashboard-zh", _dashboard, username=WRITER),
-    Picture("dashboard-dark-zh", _dashboard, scheme="dark", username=WRITER),
-    Picture("dashboard-en", _dashboard, locale="en-US", username=WRITER),
-    Picture("dashboard-phone-zh", _dashboard, width=390, height=844, username=WRITER),
-    Picture("run-zh", _newest_run, height=1400, username=ADMINISTRATOR),
-    Picture("run-phone-zh", _newest_run, width=390, height=844, username=ADMINISTRATOR),
-    Picture("run-en", _newest_run, height=1400, locale="en-US", username=ADMINISTRATOR),
-    Picture("admin-zh", _admin, username=ADMINISTRATOR),
-    Picture("moderation-zh", _moderation, username=MODERATOR),
-    Picture("moderation-en", _moderation, locale="en-US", username=MODERATOR),
-    Picture("moderation-dark-zh", _moderation, scheme="dark", username=MODERATOR),
-    Picture("moderation-phone-zh", _moderation, width=390, height=844, username=MODERATOR),
-    Picture("comment-zh", _judged_comment, username=MODERATOR),
-    Picture("record-zh", _record, username=MODERATOR),
-    Picture("rules-zh", _rules, username=MODERATOR),
-    Picture("versions-zh", _versions, username=ADMINISTRATOR),
+def _reply(page: Page) -> None:
+    _comments(page)
+    if page.locator("a.reply").count():
+        page.locator("a.reply").first.click()
+
+
+def _explanation(page: Page) -> None:
+    _article(page)
+    page.goto(page.locator("a.badge").first.get_attribute("href") or "/")
+
+
+def _at(address: str) -> Go:
+    def go(page: Page) -> None:
+        page.goto(address)
+
+    return go
+
+
+SCENES = [
+    Scene("home", _home),
+    Scene("article", _article),
+    Scene("comments", _comments),
+    Scene("reply", _reply, READER),
+    Scene("explanation", _explanation),
+    Scene("category", _at("/categories/food/")),
+    Scene("author", _at(f"/authors/{WRITER}/")),
+    Scene("archive", _at("/archive/")),
+    Scene("search", _at("/search/?q=面馆")),
+    Scene("sign-in", _sign_in),
+    Scene("sign-up", _at("/sign-up/")),
+    Scene("lost", _at("/nowhere/")),
+    Scene("api", _at("/api/v1/docs/")),
+    Scene("write", _write, WRITER),
+    Scene("mine", _at("/mine/"), WRITER),
+    Scene("dashboard", _dashboard, WRITER),
+    Scene("profile", _at("/me/"), WRITER),
+    Scene("tokens", _at("/me/tokens/"), WRITER),
+    Scene("moderation", _moderation, MODERATOR),
+    Scene("comment", _judged_comment, MODERATOR),
+    Scene("record", _record, MODERATOR),
+    Scene("rules", _rules, MODERATOR),
+    Scene("admin", _admin, ADMINISTRATOR),
+    Scene("run", _newest_run, ADMINISTRATOR, height=1400),
+    Scene("versions", _versions, ADMINISTRATOR),
 ]
+ALL_LOOKS = [
+    Look(width, scheme, language)
+    for width in (1280, 390)
+    for scheme in ("light", "dark")
+    for language in ("zh", "en")
+]
+# The best of them, which READMEs show and the repository keeps.
+KEPT = {
+    *("home-zh", "home-dark-zh", "home-en", "home-phone-zh", "article-zh", "article-phone-zh"),
+    *("comments-zh", "comments-dark-zh", "comments-en", "comments-phone-zh"),
+    *("write-zh", "dashboard-zh", "dashboard-phone-zh", "moderation-zh", "moderation-phone-zh"),
+    *("run-zh", "run-en", "versions-zh"),
+}
+COLOURS = 128  # of a palette: a third of the bytes, and no eye tells the difference
 
 
-def take(picture: Picture, *, browser: Browser, base_url: str, password: str, out: Path) -> Path:
-    """Open one page as a reader would and save what the window shows."""
-    context = browser.new_context(
-        base_url=base_url,
-        viewport={"width": picture.width, "height": picture.height},
-        color_scheme=picture.scheme,
-        locale=picture.locale,
-        device_scale_factor=1,
-        reduced_motion="reduce",
-    )
-    try:
-        context.set_default_timeout(NAVIGATION_TIMEOUT_MS)
-        page = context.new_page()
-        if picture.username:
-            _sign_in(page)
-            page.fill("#id_username", picture.username)
-            page.fill("#id_password", password)
-            page.locator(".card button").click()
-        picture.go(page)
-        page.wait_for_load_state()
-        path = out / f"{picture.name}.png"
-        page.screenshot(path=path)
+class Photographer:
+    """Opens pages in every look; whoever must be signed in signs in once."""
+
+    def __init__(self, browser: Browser, *, base_url: str, password: str) -> None:
+        self.browser = browser
+        self.base_url = base_url
+        self.password = password
+        self.sessions: dict[str, StorageState] = {}
+
+    def take(self, scene: Scene, look: Look, path: Path) -> Path:
+        """Open one page as a reader would and save what the window shows."""
+        with self._open(look, scene) as context:
+            page = context.new_page()
+            scene.go(page)
+            page.wait_for_load_state()
+            picture = page.screenshot()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_small(picture, path)
         return path
-    finally:
-        context.close()
+
+    def _open(self, look: Look, scene: Scene) -> BrowserContext:
+        context = self.browser.new_context(
+            base_url=self.base_url,
+            viewport={"width": look.width, "height": 844 if look.width < 600 else scene.height},
+            color_scheme=look.scheme,
+            locale={"zh": "zh-CN", "en": "en-US"}[look.language],
+            device_scale_factor=1,
+            reduced_motion="reduce",
+            storage_state=self._session(scene.username) if scene.username else None,
+        )
+        context.set_default_timeout(NAVIGATION_TIMEOUT_MS)
+        return context
+
+    def _session(self, username: str) -> StorageState:
+        if username not in self.sessions:
+            with self.browser.new_context(base_url=self.base_url) as context:
+                page = context.new_page()
+                _sign_in(page)
+                page.fill("#id_username", username)
+                page.fill("#id_password", self.password)
+                page.locator(".card button").click()
+                page.wait_for_url(lambda url: "/sign-in/" not in url)
+                self.sessions[username] = context.storage_state()
+        return self.sessions[username]
+
+
+def save_small(picture: bytes, path: Path) -> None:
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
@@ -172,20 +243,19 @@ def main() -> None:
         "--out", type=Path, default=OUT, help="folder of the PNG files (default: docs/images)"
     )
     parser.add_argument("--only", default="", help="take only pictures whose name contains this")
+    parser.add_argument("--kept", action="store_true", help="take only those that the repository keeps")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=CHROMIUM_ARGUMENTS
         )
-        for picture in PICTURES:
-            if arguments.only in picture.name:
-                options = {
-                    "base_url": arguments.base_url,
-                    "password": arguments.password,
-                    "out": arguments.out,
-                }
-                print(take(picture, browser=browser, **options))
+        photographer = Photographer(browser, base_url=arguments.base_url, password=arguments.password)
+        for scene in SCENES:
+            for look in ALL_LOOKS:
+                name = scene.name + look.suffix()
+                if arguments.only in name and (name in KEPT or not arguments.kept):
+                    folder = arguments.out if name in KEPT else arguments.out / LOOKS
+                    print(photographer.take(scene, look, folder / f"{name}.png"))
         browser.close()
 
 
