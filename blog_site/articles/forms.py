@@ -74,6 +74,9 @@ class ArticleForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         self.action = action
         self.saved_slug = self.instance.slug  # what is typed may not be an address yet
+        self.fields["title"].error_messages["required"] = _("还没有写标题。")
+        self.fields["category"].error_messages["required"] = _("还没有选分类。")
+        self.fields["body_markdown"].error_messages["required"] = _("还没有写正文。")
         self.fields["category"].empty_label = _("选一个分类")
         self.fields["body_markdown"].max_length = MAX_BODY_CHARACTERS
         self.fields["body_markdown"].widget.attrs["maxlength"] = MAX_BODY_CHARACTERS
