@@ -308,6 +308,11 @@ class Aggregator:
                     self._lead_round()
         except (JournalError, OSError) as error:
             raise RunFailed(f"the journal of the run: {error}") from error
+        except RuntimeError as error:
+            # A signal that came between giving the lock up and waiting left nothing for `with` to release.
+            if isinstance(error.__context__, Stopped):
+                raise error.__context__ from None
+            raise
         finally:
             self._writer.shutdown()
             self._threads.shutdown()

@@ -7,6 +7,7 @@ Django is set up here, before a conftest.py below imports models.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 import django
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.utils import translation
+from pytest_django.plugin import blocking_manager_key
 
 _VAR_DIR = tempfile.mkdtemp(prefix="huisheng-test-")
 os.mkdir(os.path.join(_VAR_DIR, "static"))  # STATIC_ROOT: WhiteNoise warns of one that is not there
@@ -98,6 +101,8 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
 
 django.setup()
 # A password takes a third of a second by design, here as often as somebody signs in. Processes of their own keep to it.
+from django_celery_beat.models import PeriodicTask  # noqa: E402 - a model, which needs Django to be set up
+
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
@@ -105,6 +110,28 @@ settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes minutes first: begun last, it would go on alone when the other processes have nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Bring the schedule back that migrations made and a transactional test has emptied with all other tables.
+
+    pytest-django runs such tests last; with several processes a file of them may come before another file.
+    """
+    yield
+    marker = item.get_closest_marker("django_db")
+    emptied = {"transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
+    if emptied or (marker and marker.kwargs.get("transaction")):
+        with item.config.stash[blocking_manager_key].unblock():
+            _restore_schedule()
+
+
+def _restore_schedule() -> None:
+    kept: str | None = getattr(connection, "_test_serialized_contents", None)
+    if kept is None or PeriodicTask.objects.exists():
+        return
+    rows = [row for row in json.loads(kept) if row["model"].startswith("django_celery_beat.")]
+    connection.creation.deserialize_db_from_string(json.dumps(rows))
 
 
 @pytest.fixture(autouse=True)

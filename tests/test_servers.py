@@ -102,7 +102,8 @@ def test_servers_end_even_when_what_started_them_is_killed(temporary_folder: Pat
 
 def test_a_server_that_is_not_installed_is_named(temporary_folder: Path) -> None:
     program = (
-        "import tests.servers as s; s.SEARCH_PATH = '/nowhere'; raise SystemExit(s.main(['--', 'true']))"
+        "import infra.setup.servers as i, tests.servers as s; i.SEARCH_PATH = '/nowhere'; "
+        "raise SystemExit(s.main(['--', 'true']))"
     )
     tried = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -18,9 +18,10 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from federated.aggregator import Aggregator, RunFailed
+from federated.aggregator import Aggregator, RunFailed, Stopped, lead_and_serve
 from federated.journal import Journal, mend_last_line
 from federated.protocol import (
+    EXIT_MOVED,
     ProgressLog,
     RunStatus,
     Tensors,
@@ -604,3 +605,21 @@ async def test_a_rounds_record_adds_up_what_the_sites_saw(lead: Lead) -> None:
             "validation_accuracy": 0.25,
         }
         assert record.bytes_up > 3 * sum(value.nbytes for value in zero.values())
+
+
+async def test_a_signal_between_giving_the_lock_up_and_waiting_moves_a_run_like_any_other(
+    ground: RunGround,
+) -> None:
+    aggregator = Aggregator(
+        ground.spec(), ground.store, ProgressLog(ground.root / "progress.jsonl"), Journal(ground.root)
+    )
+    give_up = aggregator._changed._release_save
+
+    def give_up_and_stop() -> None:
+        give_up()
+        raise Stopped
+
+    aggregator._changed._release_save = give_up_and_stop
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = AggregatorServer(listener, aggregator, TOKENS)
+    assert await asyncio.to_thread(lead_and_serve, aggregator, server, resumable=True) == EXIT_MOVED

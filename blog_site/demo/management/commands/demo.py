@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 import sys
 import time
@@ -81,6 +82,8 @@ class Command(BaseCommand):
         prepared = time.monotonic()
         first = train_first_model(console)
         trained = time.monotonic()
+        if options["once"]:  # its one reader says in seconds what people say in hours
+            os.environ.setdefault("LIMIT_COMMENTS", "")
         supervisor = Supervisor(make_services(addresses, settings.VAR_DIR / "run"), settings.VAR_DIR / "logs")
         try:
             supervisor.start()
