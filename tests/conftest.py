@@ -7,7 +7,6 @@ Django is set up here, before a conftest.py below imports models.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import tempfile
@@ -17,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import django
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db.models import Model
 from django.utils import translation
-from pytest_django.plugin import blocking_manager_key
+from pytest_django.plugin import DjangoDbBlocker, blocking_manager_key
 
 _VAR_DIR = tempfile.mkdtemp(prefix="huisheng-test-")
 os.mkdir(os.path.join(_VAR_DIR, "static"))  # STATIC_ROOT: WhiteNoise warns of one that is not there
@@ -101,7 +100,11 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
 
 django.setup()
 # A password takes a third of a second by design, here as often as somebody signs in. Processes of their own keep to it.
-from django_celery_beat.models import PeriodicTask  # noqa: E402 - a model, which needs Django to be set up
+from django_celery_beat.models import (  # noqa: E402 - models, which need Django to be set up
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+)
 
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -126,12 +129,21 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
             _restore_schedule()
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Keep what migrations wrote into the schedule, as `_restore_schedule` wants it."""
+    with django_db_blocker.unblock():
+        for model in (CrontabSchedule, IntervalSchedule, PeriodicTask):
+            _schedule.extend(model.objects.all())
+
+
+_schedule: list[Model] = []
+
+
 def _restore_schedule() -> None:
-    kept: str | None = getattr(connection, "_test_serialized_contents", None)
-    if kept is None or PeriodicTask.objects.exists():
-        return
-    rows = [row for row in json.loads(kept) if row["model"].startswith("django_celery_beat.")]
-    connection.creation.deserialize_db_from_string(json.dumps(rows))
+    if not PeriodicTask.objects.exists():
+        for row in _schedule:
+            row.save_base(raw=True, force_insert=True)
 
 
 @pytest.fixture(autouse=True)
