@@ -109,6 +109,15 @@ from django_celery_beat.models import (  # noqa: E402 - models, which need Djang
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that run the tests read their settings after their own environment is set, as this one did.
+
+    pytest-django reads them before any conftest.py wherever it finds this variable, which they would inherit.
+    """
+    if config.getoption("numprocesses", None):
+        os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes minutes first: begun last, it would go on alone when the other processes have nothing to do."""
