@@ -335,6 +335,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "labels", "description": _("标注（审核员）")},
         {"name": "categories", "description": _("分类与标签")},
         {"name": "me", "description": _("我自己")},
+        {"name": "dashboard", "description": _("我的数据")},
         {"name": "tokens", "description": _("登录与令牌")},
     ],
 }
