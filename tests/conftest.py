@@ -99,13 +99,15 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, …
             os.environ[_name] = _own_redis_database(os.environ[_name], int(_worker.removeprefix("gw")))
 
 django.setup()
-# A password takes a third of a second by design, here as often as somebody signs in. Processes of their own keep to it.
 from django_celery_beat.models import (  # noqa: E402 - models, which need Django to be set up
     CrontabSchedule,
     IntervalSchedule,
     PeriodicTask,
 )
 
+from blog_site.limits import forget_counts  # noqa: E402 - likewise
+
+# A password takes a third of a second by design, here as often as somebody signs in. Processes of their own keep to it.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
@@ -153,6 +155,12 @@ def _restore_schedule() -> None:
     if not PeriodicTask.objects.exists():
         for row in _schedule:
             row.save_base(raw=True, force_insert=True)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_done_anything_yet() -> None:
+    """Forget what earlier tests have used up; where counts lie in Redis, tests of limits empty the cache too."""
+    forget_counts()
 
 
 @pytest.fixture(autouse=True)

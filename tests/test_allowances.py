@@ -11,7 +11,6 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import translation
 
-from blog_site import limits
 from blog_site.allowances import OTHER, PURPOSES, say_when
 from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
@@ -27,12 +26,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def allowances(settings) -> Iterator[dict[str, list[Rate]]]:
     """Two of everything an hour, of one account; three times as many of one address."""
-    limits.forget_counts()
     cache.clear()
     settings.ALLOWANCES = {purpose: [Rate(uses=2, seconds=3600)] for purpose in settings.ALLOWANCES}
     settings.ALLOWANCE_ADDRESS_FACTOR = 3
     yield settings.ALLOWANCES
-    limits.forget_counts()
     cache.clear()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -16,12 +15,9 @@ HOURLY = Rate(uses=20, seconds=3600)
 
 
 @pytest.fixture(autouse=True)
-def _at_the_beginning_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _at_the_beginning_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test begins in one period and ends in the next."""
-    limits.forget_counts()
     monkeypatch.setattr(limits.time, "time", lambda: 1_800_000_000.0)
-    yield
-    limits.forget_counts()
 
 
 def use(who: str, *, rate: Rate = HOURLY, purpose: str = "tests") -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
 
+from blog_site.limits import Rate, spend
 from blog_site.users.models import User
 
 from .inference import PredictResponse, explain_text
@@ -95,15 +95,9 @@ def name_asker(user: User | AnonymousUser, address: str) -> str:
 
 
 def _count(asker: str) -> None:
-    minute, second = divmod(int(time.time()), 60)
-    key = f"explanations-asked:{hashlib.sha256(asker.encode()).hexdigest()}:{minute}"
-    cache.add(key, 0, 120)
-    try:
-        asked = cache.incr(key)
-    except ValueError:  # thrown out meanwhile, by a cache that is full
-        asked = 1
-    if asked > settings.EXPLANATIONS_PER_MINUTE:
-        raise TooManyAsked(retry_after_seconds=60 - second)
+    wait = spend(purpose="explanations", who=asker, rate=Rate(settings.EXPLANATIONS_PER_MINUTE, seconds=60))
+    if wait:
+        raise TooManyAsked(retry_after_seconds=wait)
 
 
 def _to_keep(answer: PredictResponse) -> dict[str, Any]:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
-from typing import Final
 
 from django.conf import settings
-from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 
+from blog_site.limits import Rate, spend
 from blog_site.users.models import User
 
 from .models import DIGEST_LENGTH, THUMBNAIL_WIDTHS, Image, name_file
 from .pictures import MAX_ANIMATION_PIXELS, MAX_FRAMES, Encoded, WrongPicture, encode_picture
 
 logger = logging.getLogger(__name__)
-_HOUR_SECONDS: Final = 3600
 
 
 class UploadRefused(Exception):
@@ -96,18 +93,10 @@ def _keep(owner: User, digest: str, encoded: Encoded) -> Image:
 
 def _count_try(owner: User) -> None:
     """Refused pictures count as well: to find out that one is broken costs as much as to take it."""
-    now = int(time.time())
-    key = f"media:tries:{owner.pk}:{now // _HOUR_SECONDS}"
-    cache.add(key, 0, 2 * _HOUR_SECONDS)
-    try:
-        tries = cache.incr(key)
-    except ValueError:  # thrown out meanwhile, by a cache that is full
-        tries = 1
-    if tries > settings.IMAGES_PER_HOUR:
-        raise TooManyUploads(
-            _("这一小时里上传得太多了，请过一会儿再来。"),
-            retry_after_seconds=_HOUR_SECONDS - now % _HOUR_SECONDS,
-        )
+    rate = Rate(settings.IMAGES_PER_HOUR, seconds=3600)
+    wait = spend(purpose="pictures", who=f"account {owner.pk}", rate=rate)
+    if wait:
+        raise TooManyUploads(_("这一小时里上传得太多了，请过一会儿再来。"), retry_after_seconds=wait)
 
 
 def _say(refusal: WrongPicture) -> str:

@@ -20,7 +20,6 @@ ME = "/api/v1/me/"
 def _two_a_minute(settings, monkeypatch) -> None:
     """Two of everything, with the clock amid a minute, so that none ends while a test counts."""
     settings.ALLOWANCES = {key: [Rate(uses=2, seconds=60)] for key in settings.ALLOWANCES}
-    limits.forget_counts()
     now = time.time() // 60 * 60 + 20
     monkeypatch.setattr(limits.time, "time", lambda: now)
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from blog_site.comments.drafts import is_harsh
 from blog_site.comments.models import Comment, Prediction
-from blog_site.limits import Rate, forget_counts
+from blog_site.limits import Rate
 from tests.comments.inference_server import InferenceServer
 from tests.comments.rows import make_category, make_user
 
@@ -23,7 +23,6 @@ ADDRESS = "/comments/draft-sentiment/"
 @pytest.fixture(autouse=True)
 def _uncounted() -> None:
     cache.clear()
-    forget_counts()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from django.db import connection
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from blog_site import limits
 from blog_site.allowances import TooMany
 from blog_site.limits import Rate
 from blog_site.users.models import FailedSignIn, User
@@ -28,11 +27,9 @@ ELSEWHERE = "203.0.113.9"
 
 @pytest.fixture(autouse=True)
 def _few_failures(settings) -> Iterator[None]:
-    limits.forget_counts()
     cache.clear()
     settings.AXES_FAILURE_LIMIT = FAILURES
     yield
-    limits.forget_counts()
     cache.clear()
 
 
