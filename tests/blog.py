@@ -8,9 +8,9 @@ from datetime import timedelta
 from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
+from blog_site.articles.hot import touch_page
 from blog_site.articles.models import Article, Category
 from blog_site.articles.services import save_article
-from blog_site.comments.hot import touch_article
 from blog_site.comments.models import Comment, Prediction
 from blog_site.users.models import User
 from ml.text import text_digest
@@ -73,5 +73,5 @@ def make_prediction(
         latency_ms=1.0,
     )
     Comment.objects.filter(pk=comment.pk).update(changed_at=timezone.now())
-    touch_article(comment.article_id)
+    touch_page(comment.article_id)
     return prediction

@@ -10,9 +10,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from blog_site.articles.hot import touch_page
 from blog_site.users.models import User
 
-from .hot import touch_article
 from .models import Comment, Decision, Removal
 from .nudges import nudge_after_commit
 
@@ -58,7 +58,7 @@ def change_status(
     before, comment.status = comment.status, to_status
     Comment.objects.filter(pk=comment.pk).update(status=to_status, changed_at=timezone.now())
     follow_status(comment, before)
-    touch_article(comment.article_id)
+    touch_page(comment.article_id)
 
 
 def record_decision(

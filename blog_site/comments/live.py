@@ -17,10 +17,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from blog_site.articles.echo import Echo, listen
+from blog_site.articles.hot import page_versions
 from blog_site.articles.models import Article
 
 from .cursors import OVERLAP, read_cursor, write_cursor
-from .hot import article_version
 from .models import Comment, Prediction, Removal
 from .pages import may_write, reader_of
 from .threads import Node, Reader, listed, node_of, with_likes
@@ -129,7 +129,7 @@ def _counts(article: Article) -> dict[str, int]:
 def _entity_tag(article: Article, request: HttpRequest, reader: Reader) -> str:
     """Name what the answer depends on: the state of the comments, the reader, the language and the question."""
     parts = [
-        article_version(article.pk),
+        str(page_versions([article.pk]).get(article.pk, "untouched")),
         str(reader.user.pk),
         ".".join(map(str, reader.guests_own)),
         str(getattr(request, "LANGUAGE_CODE", "")),

@@ -13,13 +13,13 @@ from django.db.models import CASCADE, F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from blog_site.articles.hot import touch_page
 from blog_site.articles.models import Article
 from blog_site.users.models import User
 from ml.text import text_digest
 
 from .constructiveness import rate_constructiveness
 from .decisions import change_status, decide, follow_status, record_decision
-from .hot import touch_article
 from .inference import MAX_TEXTS, InferenceError, PredictResponse, predict_texts
 from .models import BlockedWord, Comment, Decision, Like, Prediction, Report, Rules, Sentiment
 from .nudges import nudge_after_commit
@@ -85,7 +85,7 @@ def post_comment(
         comment.save(force_insert=True)
         if held is not None:
             _record_hold(comment, held)
-        touch_article(article.pk)
+        touch_page(article.pk)
         nudge_after_commit(settings.COMMENT_POSTED_TASKS, comment.pk)
     return comment
 
@@ -193,7 +193,7 @@ def _change_text(comment: Comment, text: str) -> None:
             )
         _rate(comment)
         nudge_after_commit(settings.COMMENT_POSTED_TASKS, comment.pk)
-    touch_article(comment.article_id)
+    touch_page(comment.article_id)
 
 
 def delete_comment(*, comment: Comment, by: User | None = None) -> None:
@@ -221,7 +221,7 @@ def delete_comment(*, comment: Comment, by: User | None = None) -> None:
             _bury(present)
         else:
             _remove(present)
-        touch_article(present.article_id)
+        touch_page(present.article_id)
 
 
 def _bury(comment: Comment) -> None:
@@ -258,7 +258,7 @@ def like_comment(*, comment: Comment, user: User) -> bool:
         present.like_count += 1
         Comment.objects.filter(pk=present.pk).update(like_count=present.like_count, changed_at=timezone.now())
         _rate(present)
-        touch_article(present.article_id)
+        touch_page(present.article_id)
     return True
 
 
@@ -271,7 +271,7 @@ def unlike_comment(*, comment: Comment, user: User) -> bool:
         present.like_count -= 1
         Comment.objects.filter(pk=present.pk).update(like_count=present.like_count, changed_at=timezone.now())
         _rate(present)
-        touch_article(comment.article_id)
+        touch_page(comment.article_id)
     return True
 
 
@@ -399,7 +399,7 @@ def _show_predictions(predictions: Sequence[Prediction]) -> None:
     Comment.objects.bulk_update(comments, ["constructiveness", "changed_at"])
     # In order: two that touch the same pages wait for each other, and never each for the other.
     for article_id in sorted({comment.article_id for comment in comments}):
-        touch_article(article_id)
+        touch_page(article_id)
 
 
 @dataclass(frozen=True)
