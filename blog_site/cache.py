@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from django.core.cache.backends.redis import RedisCache
+from django.core.cache.backends.redis import RedisCache, RedisCacheClient
+from redis import Redis
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 Kept = TypeVar("Kept")
+
+
+class OneClient(RedisCacheClient):
+    """Asks by one client: Django makes one for each exchange, which takes as long as the exchange."""
+
+    def get_client(self, key: str | None = None, *, write: bool = False) -> Redis:
+        return self._kept_client
+
+    @functools.cached_property
+    def _kept_client(self) -> Redis:
+        client: Redis = super().get_client(write=True)
+        return client
 
 
 class ForgivingRedisCache(RedisCache):
@@ -19,6 +33,10 @@ class ForgivingRedisCache(RedisCache):
     What the blog calls is covered, and what Django's `cached_db` sessions call. A deletion that Redis did not take
     is made good by the entry's own end.
     """
+
+    def __init__(self, server: str, params: dict[str, Any]) -> None:
+        super().__init__(server, params)
+        self._class = OneClient
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         return _forgive(lambda: super(ForgivingRedisCache, self).get(key, default, version), default)

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from django.conf import settings
@@ -39,6 +38,12 @@ TOKEN: Final = "a-token-of-one-browser"  # noqa: S105 - it opens nothing
 _MAKING_SECONDS: Final = 5  # after which another may try: whoever makes a copy has died
 _WAIT_SECONDS: Final = 2.0
 _LOOK_EVERY_SECONDS: Final = 0.02
+
+_FIND_FACTS: Final = """
+    SELECT article.id, article.updated_at, version.name
+    FROM articles_article article JOIN articles_pageversion version ON version.article_id = article.id
+    WHERE article.slug = %s AND article.status = %s AND article.published_at <= %s
+"""
 
 Made = TypeVar("Made")
 
@@ -112,7 +117,7 @@ class PageFacts:
     """What must be known of an article to find the copy of its page."""
 
     article_id: int
-    updated_at: datetime
+    updated_at: str  # as the database writes it
     version: int
 
 
@@ -147,16 +152,20 @@ def _asks_for_the_common_page(request: HttpRequest) -> bool:
 
 
 def _find_facts(slug: str) -> PageFacts | None:
-    """None where there is no copy to be had: of a page that is not public, or whose comments never changed."""
-    rows = Article.objects.published().order_by().filter(slug=slug)
-    for article_id, updated_at, version in rows.values_list("pk", "updated_at", "page_version__name"):
-        return None if version is None else PageFacts(article_id, updated_at, version)
-    return None
+    """None where there is no copy to be had: of a page that is not public, or whose comments never changed.
+
+    In SQL, since the mapper takes longer to write this query than all else that answers a reader.
+    """
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND_FACTS, [slug, Article.Status.PUBLISHED.value, now])
+        row = cursor.fetchone()
+    return PageFacts(row[0], str(row[1]), row[2]) if row else None
 
 
 def _key_of(request: HttpRequest, facts: PageFacts) -> str:
     parts = (
-        facts.updated_at.isoformat(),
+        facts.updated_at,
         facts.version,
         translation.get_language(),
         timezone.get_current_timezone_name(),
