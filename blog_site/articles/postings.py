@@ -93,7 +93,7 @@ def unpack(packed: bytes) -> int:
     """Give a row's column as a bitmap."""
     if len(packed) == _BITMAP_BYTES:
         return int.from_bytes(packed, "little")
-    return sum(1 << offset for offset in struct.unpack(f"<{len(packed) // 2}H", packed))
+    return sum(1 << offset for offset in _unpack_list(packed))
 
 
 def pack(offsets: Sequence[int]) -> bytes:
@@ -106,6 +106,29 @@ def pack(offsets: Sequence[int]) -> bytes:
     return bytes(bitmap)
 
 
+def add_offset(packed: bytes, offset: int) -> bytes:
+    """Give a row's column with one more offset, which it may have already."""
+    if len(packed) == _BITMAP_BYTES:
+        bitmap = bytearray(packed)
+        bitmap[offset >> 3] |= 1 << (offset & 7)
+        return bytes(bitmap)
+    offsets = _unpack_list(packed)
+    return packed if offset in offsets else pack(sorted((*offsets, offset)))
+
+
+def discard_offset(packed: bytes, offset: int) -> bytes:
+    """Give a row's column without an offset, which it need not have."""
+    if len(packed) == _BITMAP_BYTES:
+        bits = unpack(packed) & ~(1 << offset)
+        is_long = 2 * bits.bit_count() >= _BITMAP_BYTES
+        return bits.to_bytes(_BITMAP_BYTES, "little") if is_long else pack(sorted(_number(0, bits)))
+    return pack([other for other in _unpack_list(packed) if other != offset])
+
+
+def _unpack_list(packed: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(packed) // 2}H", packed)
+
+
 # -- Writing -----------------------------------------------------------------------------------------------------
 
 
@@ -116,16 +139,17 @@ def change_words(*, number: int, before: TextWords, after: TextWords) -> None:
     """
     changed = (before.title ^ after.title) | (before.anywhere ^ after.anywhere)
     block, offset = divmod(number, BLOCK_SIZE)
-    bit = 1 << offset
     _replace([(block, _NO_WORD, b"", b"")])
     for part in _parts(sorted(changed)):
         found = _read_for_change(part, block)
         rows = []
         for word in part:
-            titles, anywhere = found.get(word.encode(), (0, 0))
-            titles = titles | bit if word in after.title else titles & ~bit
-            anywhere = anywhere | bit if word in after.anywhere else anywhere & ~bit
-            rows.append((block, word.encode(), pack(_offsets(titles)), pack(_offsets(anywhere))))
+            titles, anywhere = found.get(word.encode(), (b"", b""))
+            titles = add_offset(titles, offset) if word in after.title else discard_offset(titles, offset)
+            anywhere = (
+                add_offset(anywhere, offset) if word in after.anywhere else discard_offset(anywhere, offset)
+            )
+            rows.append((block, word.encode(), titles, anywhere))
         _replace([row for row in rows if row[3]])
         _remove(block, [row[1] for row in rows if not row[3]])
 
@@ -146,21 +170,17 @@ def write_block(block: int, texts: Mapping[int, TextWords]) -> None:
         )
 
 
-def _offsets(bits: int) -> list[int]:
-    return list(_number(0, bits))[::-1]
-
-
 def _parts(words: Sequence[str], size: int = _ROWS_A_STATEMENT) -> Iterator[Sequence[str]]:
     return (words[start : start + size] for start in range(0, len(words), size))
 
 
-def _read_for_change(words: Sequence[str], block: int) -> dict[bytes, tuple[int, int]]:
+def _read_for_change(words: Sequence[str], block: int) -> dict[bytes, tuple[bytes, bytes]]:
     # Locked, and so read as they are now, whatever isolation the database was asked for.
     rows = SearchPosting.objects.select_for_update().filter(
         block=block, word__in=[word.encode() for word in words]
     )
     return {
-        bytes(word): (unpack(in_titles), unpack(anywhere))
+        bytes(word): (bytes(in_titles), bytes(anywhere))
         for word, in_titles, anywhere in rows.values_list("word", "in_titles", "anywhere")
     }
 

@@ -199,6 +199,17 @@ def test_offsets_are_packed_and_read_again_whatever_their_number(offsets: list[i
     assert len(packed) == min(2 * len(offsets), 512)
 
 
+@pytest.mark.parametrize(
+    "among", [[], [7], list(range(254)), list(range(255)), list(range(256)), [*range(0, 4096, 2)]]
+)
+@pytest.mark.parametrize("offset", [0, 7, 255, 3000, 4095])
+def test_one_offset_more_or_less_is_packed_as_all_of_them_are(among: list[int], offset: int) -> None:
+    with_it, without = sorted({*among, offset}), sorted({*among} - {offset})
+
+    assert postings.add_offset(postings.pack(among), offset) == postings.pack(with_it)
+    assert postings.discard_offset(postings.pack(among), offset) == postings.pack(without)
+
+
 @in_database
 def test_drafts_and_articles_of_tomorrow_are_not_found() -> None:
     write("豆腐草稿", status=Article.Status.DRAFT)
