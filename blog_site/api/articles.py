@@ -28,7 +28,7 @@ from rest_framework.response import Response
 
 from blog_site.articles.forms import MAX_BODY_CHARACTERS, MAX_TAGS
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
-from blog_site.articles.search import search_articles
+from blog_site.articles.search import FoundArticles, search_articles
 from blog_site.articles.services import (
     clean_tag_names,
     decide_publication,
@@ -394,5 +394,5 @@ class ArticleSearch(ApiView, generics.ListAPIView[Article]):
     serializer_class = ArticleSummarySerializer
     pagination_class = BestFirst
 
-    def get_queryset(self) -> ArticleQuerySet:
-        return brief(search_articles(self.read_filter(SearchFilter)["q"]))
+    def get_queryset(self) -> FoundArticles:
+        return search_articles(self.read_filter(SearchFilter)["q"])

@@ -69,7 +69,7 @@ def listen(articles: Iterable[Article]) -> dict[int, Echo]:
 
 
 def _count(article_ids: Sequence[int]) -> dict[int, Echo]:
-    """Count echoes in two queries.
+    """Count echoes in two queries, the second where there are comments.
 
     Comments are reached by the names of their relations: articles come before comments in the tree and import
     nothing from there.
@@ -78,8 +78,10 @@ def _count(article_ids: Sequence[int]) -> dict[int, Echo]:
     prediction_model = comment_model._meta.get_field("predictions").related_model
     shown = comment_model.objects.order_by().filter(article__in=article_ids, status="visible")
     comments = dict(shown.values_list("article").annotate(n=Count("pk")))
+    if not comments:
+        return {}
     present = prediction_model.objects.order_by().filter(
-        comment__article__in=article_ids,
+        comment__article__in=comments,
         comment__status="visible",
         text_digest=F("comment__text_digest"),
     )

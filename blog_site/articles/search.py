@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from html.parser import HTMLParser
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Case, Max, When
+from django.db.models import Max, Q
 from django.utils import timezone
 from django.utils.html import conditional_escape
 from django.utils.safestring import SafeString, mark_safe
 
-from .models import Article, ArticleQuerySet, SearchEntry, SearchPosting
+from .models import Article, SearchEntry, SearchPosting
 from .postings import BLOCK_SIZE, TextWords, change_words, find_numbers, write_block
 from .words import Phrase, make_words, match_hits, parse_query
 
@@ -25,33 +27,67 @@ SNIPPET_CHARACTERS: Final = 110
 _BEFORE_HIT: Final = 24  # characters of a snippet before the first hit
 
 
-def search_articles(query: str) -> ArticleQuerySet:
+class FoundArticles(Sequence[Article]):
+    """Articles, best first; known by their keys, and read from the database a slice at a time."""
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return self._read(self._keys[place])
+        return self._read([self._keys[place]])[0]
+
+    def __iter__(self) -> Iterator[Article]:
+        return iter(self._read(self._keys))
+
+    def _read(self, keys: Sequence[int]) -> list[Article]:
+        articles = Article.objects.with_people().select_related("search_entry").filter(pk__in=keys)
+        found = articles.defer("body_markdown", "body_html").in_bulk()
+        return [found[key] for key in keys if key in found]
+
+
+@dataclass(frozen=True)
+class _Hit:
+    number: int  # in the index
+    article_id: int
+    published_at: datetime
+
+
+def search_articles(query: str) -> FoundArticles:
     """Published articles that hold all phrases of a query, best first: those with all in the title come before others.
 
     At most MAX_RESULTS, the newest of either kind. A query without words finds nothing.
     """
     phrases = parse_query(query)
     if not phrases:
-        return Article.objects.none()
+        return FoundArticles([])
     words = itertools.chain.from_iterable(phrase.words() for phrase in phrases)
     matches = find_numbers(words, limit=MAX_CANDIDATES)
     # A text may hold all pairs of a long run, and still not the run.
     to_read = [phrase for phrase in phrases if phrase.is_long()]
-    titles = _choose(matches.in_titles, to_read, lambda entry: entry.title, MAX_RESULTS)
-    elsewhere = sorted({*matches.in_titles, *matches.elsewhere}.difference(titles), reverse=True)
-    others = _choose(
-        elsewhere, to_read, lambda entry: f"{entry.title}\n{entry.text}", MAX_RESULTS - len(titles)
-    )
-    title_first = Case(When(search_entry__in=list(titles), then=0), default=1)
-    found = Article.objects.published().filter(search_entry__in=[*titles, *others])
-    return found.order_by(title_first, "-published_at", "-id")
+    in_titles = _choose(matches.in_titles, to_read, ["title"], MAX_RESULTS)
+    chosen = {hit.number for hit in in_titles}
+    elsewhere = sorted({*matches.in_titles, *matches.elsewhere} - chosen, reverse=True)
+    others = _choose(elsewhere, to_read, ["title", "text"], MAX_RESULTS - len(in_titles))
+    return FoundArticles([hit.article_id for hits in (in_titles, others) for hit in _newest_first(hits)])
+
+
+def _newest_first(hits: Sequence[_Hit]) -> list[_Hit]:
+    return sorted(hits, key=lambda hit: (hit.published_at, hit.article_id), reverse=True)
 
 
 def _choose(
-    numbers: Sequence[int], phrases: Sequence[Phrase], read: Callable[[SearchEntry], str], wanted: int
-) -> list[int]:
-    """The first numbers, as many as are wanted, whose article is public and holds all phrases."""
-    chosen: list[int] = []
+    numbers: Sequence[int], phrases: Sequence[Phrase], columns: Sequence[str], wanted: int
+) -> list[_Hit]:
+    """The first numbers, as many as are wanted, whose article is public and has all phrases in these columns."""
+    # What has no case, the database can look for, and need not send a text.
+    in_database = [phrase for phrase in phrases if phrase.is_cjk()]
+    here = [phrase for phrase in phrases if not phrase.is_cjk()]
+    chosen: list[_Hit] = []
     for start in range(0, min(len(numbers), MAX_CANDIDATES), _READ_AT_ONCE):
         if len(chosen) >= wanted:
             break
@@ -60,16 +96,23 @@ def _choose(
             article__status=Article.Status.PUBLISHED,
             article__published_at__lte=timezone.now(),
         ).order_by("-pk")
-        if not phrases:
-            chosen += public.values_list("pk", flat=True)
-        else:
-            chosen += [entry.pk for entry in public if _holds(read(entry), phrases)]
+        for phrase in in_database:
+            public = public.filter(_has_run(columns, phrase))
+        rows = public.values_list("pk", "article", "article__published_at", *(columns if here else ()))
+        chosen += [_Hit(*row[:3]) for row in rows if _has_words("\n".join(row[3:]), here)]
     return chosen[:wanted]
 
 
-def _holds(text: str, phrases: Sequence[Phrase]) -> bool:
+def _has_run(columns: Sequence[str], phrase: Phrase) -> Q:
+    stands = Q()
+    for column in columns:
+        stands |= Q(**{f"{column}__contains": phrase.run})
+    return stands
+
+
+def _has_words(text: str, phrases: Sequence[Phrase]) -> bool:
     lowered = text.casefold()
-    return all(phrase.stands_in(lowered) for phrase in phrases)
+    return all(phrase.begins_a_word_of(lowered) for phrase in phrases)
 
 
 # -- The index ---------------------------------------------------------------------------------------------------

@@ -54,10 +54,7 @@ def author(request: HttpRequest, username: str) -> HttpResponse:
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
     query = " ".join(request.GET.get("q", "").split())[:MAX_QUERY_CHARACTERS]
-    found = search_articles(query).with_people().select_related("search_entry")
-    page = Paginator(found.defer("body_markdown", "body_html"), ARTICLES_PER_PAGE).get_page(
-        request.GET.get("page")
-    )
+    page = Paginator(search_articles(query), ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
     echoes = listen(page.object_list)
     hits = [
         {

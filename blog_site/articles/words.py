@@ -34,18 +34,20 @@ class Phrase:
 
     def words(self) -> list[str]:
         """The words of every text in which the phrase stands."""
-        if not _is_cjk(self.run[0]):
+        if not self.is_cjk():
             return [self.run[:LONGEST_BEGINNING]]
         return list(map(str.__add__, self.run, self.run[1:])) or [self.run]
 
+    def is_cjk(self) -> bool:
+        """Whether it is of characters that are words; a run is of one kind."""
+        return _is_cjk(self.run[0])
+
     def is_long(self) -> bool:
         """Whether a text may have all the words, and still not the phrase."""
-        return len(self.run) > (2 if _is_cjk(self.run[0]) else LONGEST_BEGINNING)
+        return len(self.run) > (2 if self.is_cjk() else LONGEST_BEGINNING)
 
-    def stands_in(self, text: str) -> bool:
-        """Whether a text, in lower case, has the phrase."""
-        if _is_cjk(self.run[0]):
-            return self.run in text
+    def begins_a_word_of(self, text: str) -> bool:
+        """Whether a word of a text, in lower case, begins with the phrase, which is none of characters."""
         return re.search(_begins_with(self.run), text) is not None
 
 
