@@ -58,7 +58,8 @@ WARM_UP_ROUNDS = 5
 SITES = 4
 MANY_SITES = 64
 MANY_SITES_ROUNDS = 6
-THROUGHPUT_ROUNDS = 40
+# Samples of all sites in a round → rounds to time: a first training's, and four times as many for the same overhead.
+THROUGHPUT_ROUNDS = {FIRST_TRAINING.global_batch_size: 40, 4 * FIRST_TRAINING.global_batch_size: 20}
 Pack = Callable[[Mapping[str, torch.Tensor]], Tensors]
 TOKEN = "only-for-this-benchmark"  # noqa: S105 - of a server on this machine that lives for seconds
 
@@ -246,8 +247,11 @@ def last_record(folder: Path) -> dict[str, Any]:
 # -- Throughput --------------------------------------------------------------------------------------------------
 
 
-def measure_throughput(console: Console) -> float:
-    """Samples a second of SITES real trainers, against one central process with as many threads as cores."""
+def measure_throughput(console: Console, batch_samples: int, rounds: int) -> float:
+    """Samples a second of SITES real trainers, against one central process with as many threads as cores.
+
+    A step is on `batch_samples` samples here and there.
+    """
     examples = read_reviews()
     homes = partition_by_dirichlet([example.label for example in examples], sites=SITES, alpha=1.0, seed=0)
     with tempfile.TemporaryDirectory(prefix="huisheng-bench-") as folder:
@@ -268,13 +272,14 @@ def measure_throughput(console: Console) -> float:
             },
             heldout_digest=store.put_shard(shards[0][:50]),
             champion_digest=None,
-            rounds=THROUGHPUT_ROUNDS,
+            rounds=rounds,
             deadline_seconds=600,
+            training={"global_batch_size": batch_samples},
         )
         federated = time_run(LocalLauncher(root / "runs", TOKEN), spec, console)
     tokenizer = make_tokenizer(TokenizerSettings())
     vocabulary = make_vocabulary()
-    config = FIRST_TRAINING.with_rounds(THROUGHPUT_ROUNDS)
+    config = replace(FIRST_TRAINING.with_rounds(rounds), global_batch_size=batch_samples)
     dataset = encode_dataset(examples, tokenizer, vocabulary, config.max_length)
     torch.set_num_threads(available_cpus())
     began = time.perf_counter()
@@ -295,7 +300,7 @@ def time_run(launcher: LocalLauncher, spec: RunSpec, console: Console) -> float:
                     raise RuntimeError(status.reason)
                 if status.phase == "training" and not began:
                     began = time.perf_counter()
-                if len(status.rounds) >= THROUGHPUT_ROUNDS:
+                if len(status.rounds) >= (spec.rounds or 0):
                     return time.perf_counter() - began
                 time.sleep(0.02)
     finally:
@@ -321,11 +326,16 @@ def main(arguments: list[str] | None = None) -> int:
         many = measure_rounds(MANY_SITES_ROUNDS, MANY_SITES, whole)
     with console.status("Flower's rounds, where it is installed: two minutes"):
         flower = measure_flower(make_gradients())
+    throughput = {
+        str(batch): round(measure_throughput(console, batch, rounds), 3)
+        for batch, rounds in THROUGHPUT_ROUNDS.items()
+    }
     figures = {
         "params": count_parameters(),
         "sites": SITES,
         "round_overhead_ms": {"dense": round(dense.overhead_ms, 1), "default": round(default.overhead_ms, 1)},
-        "throughput_vs_central": round(measure_throughput(console), 3),
+        "throughput_vs_central": throughput[str(FIRST_TRAINING.global_batch_size)],
+        "throughput_vs_central_by_batch": throughput,
         "bytes_up_per_site_round": {"dense": int(dense.bytes_up), "default": int(default.bytes_up)},
         "bytes_down_per_site_round": {"dense": int(dense.bytes_down), "default": int(default.bytes_down)},
         "aggregator_rss_mb": {
