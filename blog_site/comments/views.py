@@ -113,13 +113,14 @@ def edit_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def delete_comment(request: HttpRequest, comment_id: int) -> HttpResponse:
-    """Delete one's own comment and go back to the article."""
+    """Ask whether one's own comment is to be deleted; delete it and go back to the article."""
     comment = get_object_or_404(Comment.objects.select_related("article"), pk=comment_id, author=request.user)
-    if request.method == "POST":  # else signing in has led back here: nothing is deleted by following a link
-        services.delete_comment(comment=comment)
-        if wants_json(request):
-            return JsonResponse({"notice": _("评论已删除")})
-        messages.success(request, _("评论已删除"))
+    if request.method != "POST":
+        return render(request, "comments/delete.html", {"comment": comment})
+    services.delete_comment(comment=comment)
+    if wants_json(request):
+        return JsonResponse({"notice": _("评论已删除")})
+    messages.success(request, _("评论已删除"))
     return redirect(f"{comment.article.get_absolute_url()}#comments")
 
 

@@ -5,6 +5,7 @@ from django.urls import reverse
 
 from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
+from blog_site.comments.services import post_comment
 from tests.blog import PASSWORD
 from tests.comments.rows import make_article, make_comment, make_user
 
@@ -137,10 +138,19 @@ def test_nobody_else_deletes_it(client, reader) -> None:
 
 
 def test_following_a_link_deletes_nothing(client, reader) -> None:
-    comment = make_comment(author=reader)
-    answer = client.get(reverse("comments:delete_comment", args=[comment.pk]))
-    assert answer.url == f"{comment.article.get_absolute_url()}#comments"  # signing in leads here
+    comment = make_comment("再也不来了", author=reader)
+    question = client.get(reverse("comments:delete_comment", args=[comment.pk]))
+    assert "删除这条评论？" in question.content.decode()
+    assert "再也不来了" in question.content.decode()
     assert Comment.objects.get() == comment
+
+
+def test_who_deletes_a_comment_that_was_answered_is_told_that_answers_stay(client, reader) -> None:
+    comment = make_comment(author=reader)
+    address = reverse("comments:delete_comment", args=[comment.pk])
+    assert "别人的回复会留着" not in client.get(address).content.decode()
+    post_comment(article=comment.article, author=make_user(), text="怎么了？", parent=comment)
+    assert "别人的回复会留着" in client.get(address).content.decode()
 
 
 def test_a_text_written_when_the_session_had_ended_is_there_after_signing_in(

@@ -51,7 +51,7 @@ export function commentHtml(id, { parent = "", text = "words", worth = 0, likes 
         <form class="like" method="post" action="/comments/${id}/like/"><input type="hidden" name="csrfmiddlewaretoken" value="masked-${Math.random()}"><input type="hidden" name="liked" value="1"><button aria-pressed="false">Like ${likes}</button></form>
         <a class="reply" data-reply="${id}" href="/a/?reply=${id}">Reply</a>
         <a class="edit" href="/comments/${id}/edit/">Edit</a>
-        <form class="delete" method="post" action="/comments/${id}/delete/"><button>Delete</button></form>
+        <a class="delete" href="/comments/${id}/delete/">Delete</a>
         <a class="report" href="/comments/${id}/report/">Report</a>
       </div>
     </div>

@@ -148,11 +148,20 @@ describe("what one does", () => {
     expect(said()).toBe("Changed");
   });
 
-  it("deleting is asked about first", async () => {
+  it("deleting is asked about first, and then one stands at the next comment", async () => {
+    answers["/comments/2/delete/"] = () => json({ notice: "Gone" });
+    open(commentHtml(2) + commentHtml(1));
+    await press("#comment-2 a.delete");
+    section.querySelector("dialog form").requestSubmit();
+    await flushPromises();
+    expect(ids(list)).toEqual([1]);
+    expect(document.activeElement.id).toBe("comment-1");
+  });
+
+  it("of the last one that is deleted the list says that it is empty", async () => {
     answers["/comments/1/delete/"] = () => json({ notice: "Gone" });
     open(commentHtml(1));
-    list.querySelector(".delete").requestSubmit();
-    await flushPromises();
+    await press("#comment-1 a.delete");
     expect(sent("/comments/1/delete/")).toEqual([]);
     const dialog = section.querySelector("dialog");
     expect(dialog.open).toBe(true);
@@ -162,6 +171,7 @@ describe("what one does", () => {
     expect(dialog.open).toBe(false);
     expect(ids(list)).toEqual([]);
     expect(section.querySelector(".empty").hidden).toBe(false);
+    expect(document.activeElement.id).toBe("comments-title");
   });
 
   it("a report needs a reason, and says what becomes of it", async () => {

@@ -71,14 +71,14 @@ export class Composers {
       this.close();
       this.#onSent(answer);
     };
-    const unmount = this.#mount(form, { draftKey, onSent: done, onCancel: () => this.#cancel(comment) });
+    const unmount = this.#mount(form, { draftKey, onSent: done, onCancel: () => this.#cancel(comment, key.startsWith("edit") ? "a.edit" : "a.reply") });
     this.#open = { key, form, unmount, onClose };
     form.elements.text.focus();
   }
 
-  #cancel(comment) {
+  #cancel(comment, opener) {
     this.close();
-    mainOf(comment).querySelector("a.reply, a.edit")?.focus();
+    mainOf(comment).querySelector(opener)?.focus();
   }
 
   #mount(form, { draftKey, onSent, onCancel = () => {} }) {

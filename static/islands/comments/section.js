@@ -158,6 +158,7 @@ class CommentSection {
     if (link.matches("a.reply") && this.#composers.canWrite) return () => this.#composers.reply(link.closest(".comment"));
     if (link.matches("a.edit") && this.#composers.canWrite) return () => this.#edit(link);
     if (link.matches("a.report")) return () => this.#report(link);
+    if (link.matches("a.delete")) return () => this.#delete(link);
     if (link.matches("a.more-replies")) return () => this.#loadReplies(link);
     if (link.matches("a.more-comments")) return () => this.#loadMore(link);
     if (link.matches(".comment-orders a")) return () => this.#turn(link);
@@ -169,9 +170,6 @@ class CommentSection {
     if (form.matches("form.like")) {
       event.preventDefault();
       this.#like(form);
-    } else if (form.matches("form.delete")) {
-      event.preventDefault();
-      this.#dialogs.ask("delete", () => this.#delete(form));
     }
   }
 
@@ -209,13 +207,16 @@ class CommentSection {
     return form.removeAttribute("aria-busy");
   }
 
-  async #delete(form) {
-    const comment = form.closest(".comment");
-    return this.#sendAnswered(form.action, new FormData(form), () => form.submit(), () => {
+  #delete(link) {
+    const comment = link.closest(".comment");
+    const neighbour = neighbourOf(comment) ?? this.#section.querySelector("#comments-title");
+    const remove = () => {
       if (!repliesOf(comment).children.length) this.#thread.remove(comment.dataset.comment);
       this.#showWhetherEmpty();
       this.#feed.hurry(); // one with replies leaves a placeholder
-    });
+    };
+    const act = () => this.#sendAnswered(link.href, new URLSearchParams({ csrfmiddlewaretoken: pageToken() }), () => location.assign(link.href), remove);
+    return this.#dialogs.ask("delete", act, () => lead(comment.isConnected ? comment : neighbour));
   }
 
   #report(link) {
@@ -308,6 +309,10 @@ class CommentSection {
 
 const nameOf = (comment) => mainOf(comment).querySelector(".comment-author")?.textContent ?? "";
 const pageToken = () => document.querySelector("input[name=csrfmiddlewaretoken]").value;
+
+/** Where one is when a comment has gone: at the next, else the one before, else the one it answered. */
+const neighbourOf = (comment) =>
+  comment.nextElementSibling ?? comment.previousElementSibling ?? comment.parentElement.closest(".comment");
 
 /** Lead eyes and keyboard to a comment. */
 function lead(comment) {

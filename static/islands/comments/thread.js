@@ -135,7 +135,7 @@ const CONTROLS = [
   "a.like-count",
   "a.reply",
   "a.edit",
-  ".delete button",
+  "a.delete",
   "a.report",
   ".badge",
   ".comment-author",
