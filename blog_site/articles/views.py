@@ -65,11 +65,10 @@ def search(request: HttpRequest) -> HttpResponse:
         }
         for article in page.object_list
     ]
-    return render(
-        request,
-        "articles/search.html",
-        {"query": query, "page": page, "hits": hits, "many": page.paginator.count >= MAX_RESULTS},
-    )
+    context = {"query": query, "page": page, "hits": hits, "many": page.paginator.count >= MAX_RESULTS}
+    if not hits:
+        context["popular_tags"] = Tag.objects.popular()[:POPULAR_TAGS]
+    return render(request, "articles/search.html", context)
 
 
 @require_safe

@@ -9,6 +9,8 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from blog_site.articles.models import Article
+
 from .criticism import find_criticism
 from .figures import DEFAULT_PERIOD, ORDERS, PERIODS, change, fold, points
 from .pictures import draw_comments, draw_sentiments, draw_views
@@ -35,6 +37,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "comments_picture": draw_comments(figures.days),
         "sentiments_picture": draw_sentiments(fold(figures.days, WEEK) if by_week else figures.days),
         "by_week": by_week,
+        "nothing_yet": not figures.articles
+        and not Article.objects.published().filter(author=request.user).exists(),
         "criticism": find_criticism(request.user, after=asked.get("after", "")),
         "periods": PERIODS,
         "orders": [(name, ORDER_NAMES[name]) for name in ORDERS],
