@@ -11,6 +11,7 @@ from django.db.models import Count, Max, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from blog_site.media.models import Image
 
@@ -30,7 +31,7 @@ class Category(models.Model):
 
     class Meta:
         verbose_name = _("分类")
-        verbose_name_plural = _("分类")
+        verbose_name_plural = pgettext_lazy("list", "分类")
         ordering = ["id"]
 
     def __str__(self) -> str:
@@ -58,7 +59,7 @@ class Tag(models.Model):
     objects = TagQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("标签")
+        verbose_name = pgettext_lazy("one", "标签")
         verbose_name_plural = _("标签")
         ordering = ["name"]
 
@@ -132,7 +133,7 @@ class Article(models.Model):
     objects = ArticleQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("文章")
+        verbose_name = pgettext_lazy("one", "文章")
         verbose_name_plural = _("文章")
         ordering = ["-published_at", "-id"]
         indexes = [models.Index(fields=["status", "-published_at"])]
@@ -191,7 +192,7 @@ class Draft(models.Model):
         null=True,  # a new one
         blank=True,
         related_name="kept_drafts",
-        verbose_name=_("文章"),
+        verbose_name=pgettext_lazy("one", "文章"),
     )
     fields = models.JSONField(_("内容"))  # by the names of ArticleForm, as typed
     revision = models.PositiveIntegerField(_("第几次"), default=1)
@@ -222,7 +223,7 @@ class ArticleViews(models.Model):
     """How often an article was opened on a day of the blog's own time zone; `readership` counts."""
 
     article = models.ForeignKey(
-        Article, on_delete=models.CASCADE, related_name="views", verbose_name=_("文章")
+        Article, on_delete=models.CASCADE, related_name="views", verbose_name=pgettext_lazy("one", "文章")
     )
     day = models.DateField(_("日期"))
     views = models.PositiveIntegerField(_("浏览"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext
 
 from .models import Report
 
@@ -37,7 +37,7 @@ def island_texts() -> dict[str, object]:
         "delete": _("删除"),
         "report_title": _("为什么举报？"),
         "report_note": _("补充说明（可不填）"),
-        "report": _("举报"),
+        "report": pgettext("to do", "举报"),
         "choose_reason": _("请选一个理由。"),
         "loading": _("正在加载…"),
     }

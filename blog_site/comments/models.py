@@ -14,6 +14,7 @@ from django.db.models import F, FilteredRelation, Prefetch, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from blog_site.articles.models import Article
 from blog_site.articles.pages import comment_address
@@ -86,7 +87,7 @@ class Comment(models.Model):
         DELETED = "deleted", _("已删除")  # a tombstone: it stands only because it was answered
 
     article = models.ForeignKey(
-        Article, on_delete=models.CASCADE, related_name="comments", verbose_name=_("文章")
+        Article, on_delete=models.CASCADE, related_name="comments", verbose_name=pgettext_lazy("one", "文章")
     )
     parent = models.ForeignKey(
         "self",
@@ -150,7 +151,7 @@ class Comment(models.Model):
     }
 
     class Meta:
-        verbose_name = _("评论")
+        verbose_name = pgettext_lazy("one", "评论")
         verbose_name_plural = _("评论")
         ordering = ["created_at", "id"]
         indexes = [
@@ -201,7 +202,10 @@ class Prediction(models.Model):
     """What one model version said of one comment text; a retry finds the row and changes nothing."""
 
     comment = models.ForeignKey(
-        Comment, on_delete=models.CASCADE, related_name="predictions", verbose_name=_("评论")
+        Comment,
+        on_delete=models.CASCADE,
+        related_name="predictions",
+        verbose_name=pgettext_lazy("one", "评论"),
     )
     text_digest = models.CharField(_("内容摘要值"), max_length=64)
     model_digest = models.CharField(_("模型"), max_length=64)
@@ -213,7 +217,7 @@ class Prediction(models.Model):
 
     class Meta:
         verbose_name = _("预测")
-        verbose_name_plural = _("预测")
+        verbose_name_plural = pgettext_lazy("list", "预测")
         constraints = [
             models.UniqueConstraint(
                 fields=["comment", "text_digest", "model_digest"], name="one_prediction_per_text_and_model"
@@ -228,8 +232,10 @@ class Prediction(models.Model):
 class Removal(models.Model):
     """That a comment which could be seen no longer can; told for a day to pages that show it."""
 
-    article = models.ForeignKey(Article, on_delete=models.CASCADE, related_name="+", verbose_name=_("文章"))
-    comment_id = models.BigIntegerField(_("评论"))  # a plain value: the row may be gone
+    article = models.ForeignKey(
+        Article, on_delete=models.CASCADE, related_name="+", verbose_name=pgettext_lazy("one", "文章")
+    )
+    comment_id = models.BigIntegerField(pgettext_lazy("one", "评论"))  # a plain value: the row may be gone
     at = models.DateTimeField(_("时间"), default=timezone.now)
 
     class Meta:
@@ -243,7 +249,7 @@ class Removal(models.Model):
 
 class Like(models.Model):
     comment = models.ForeignKey(
-        Comment, on_delete=models.CASCADE, related_name="likes", verbose_name=_("评论")
+        Comment, on_delete=models.CASCADE, related_name="likes", verbose_name=pgettext_lazy("one", "评论")
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("用户")
@@ -270,7 +276,7 @@ class Report(models.Model):
         OTHER = "other", _("其他")
 
     comment = models.ForeignKey(
-        Comment, on_delete=models.CASCADE, related_name="reports", verbose_name=_("评论")
+        Comment, on_delete=models.CASCADE, related_name="reports", verbose_name=pgettext_lazy("one", "评论")
     )
     reporter = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("举报人")
@@ -281,7 +287,7 @@ class Report(models.Model):
     settled_at = models.DateTimeField(_("处理时间"), null=True, blank=True)
 
     class Meta:
-        verbose_name = _("举报")
+        verbose_name = pgettext_lazy("one", "举报")
         verbose_name_plural = _("举报")
         constraints = [models.UniqueConstraint(fields=["comment", "reporter"], name="one_report_per_reader")]
 
@@ -307,7 +313,7 @@ class Decision(models.Model):
         blank=True,
         on_delete=models.SET_NULL,
         related_name="decisions",
-        verbose_name=_("评论"),
+        verbose_name=pgettext_lazy("one", "评论"),
     )
     excerpt = models.CharField(_("内容摘录"), max_length=100, blank=True)
     by = models.ForeignKey(

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from blog_site.comments.models import Comment, Sentiment
 
@@ -45,7 +46,7 @@ class Label(models.Model):
     """What one source said of one comment text."""
 
     comment = models.ForeignKey(
-        Comment, on_delete=models.CASCADE, related_name="labels", verbose_name=_("评论")
+        Comment, on_delete=models.CASCADE, related_name="labels", verbose_name=pgettext_lazy("one", "评论")
     )
     text_digest = models.CharField(_("内容摘要值"), max_length=64)
     source = models.CharField(_("来源"), max_length=10, choices=Source.choices)
@@ -74,7 +75,7 @@ class Label(models.Model):
 
     class Meta:
         verbose_name = _("标注")
-        verbose_name_plural = _("标注")
+        verbose_name_plural = pgettext_lazy("list", "标注")
         constraints = [
             models.UniqueConstraint(
                 fields=["comment", "text_digest", "source", "model", "prompt_digest"],
@@ -103,7 +104,10 @@ class LabelAttempt(models.Model):
     """
 
     comment = models.ForeignKey(
-        Comment, on_delete=models.CASCADE, related_name="label_attempts", verbose_name=_("评论")
+        Comment,
+        on_delete=models.CASCADE,
+        related_name="label_attempts",
+        verbose_name=pgettext_lazy("one", "评论"),
     )
     text_digest = models.CharField(_("内容摘要值"), max_length=64)
     source = models.CharField(_("来源"), max_length=10, choices=Source.choices)
@@ -118,7 +122,7 @@ class LabelAttempt(models.Model):
 
     class Meta:
         verbose_name = _("标注尝试")
-        verbose_name_plural = _("标注尝试")
+        verbose_name_plural = pgettext_lazy("list", "标注尝试")
         constraints = [
             models.UniqueConstraint(
                 fields=["comment", "text_digest", "source", "model", "prompt_digest"],
@@ -153,7 +157,7 @@ class Sample(models.Model):
         blank=True,
         on_delete=models.CASCADE,
         related_name="sample",
-        verbose_name=_("评论"),
+        verbose_name=pgettext_lazy("one", "评论"),
     )
     text = models.TextField(_("内容"))
     text_digest = models.CharField(_("内容摘要值"), max_length=64)

@@ -14,7 +14,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 from unfold.admin import ModelAdmin
 
 from blog_site.comments.admin import PredictionInline, ReadOnlyMixin
@@ -139,7 +139,7 @@ class CommentAdmin(ModelAdmin):
     def byline(self, comment: Comment) -> str:
         return comment.byline if comment.author_id else _("%(name)s（访客）") % {"name": comment.guest_name}
 
-    @admin.display(description=gettext_lazy("文章"), ordering="article__title")
+    @admin.display(description=pgettext_lazy("one", "文章"), ordering="article__title")
     def title(self, comment: Comment) -> str:
         return Truncator(comment.article.title).chars(
             13
@@ -229,7 +229,7 @@ class DecisionAdmin(ReadOnlyMixin, ModelAdmin):
             before, after = decision.get_from_status_display(), decision.get_to_status_display()
         return f"{before or '–'} → {after}"
 
-    @admin.display(description=gettext_lazy("评论"))
+    @admin.display(description=pgettext_lazy("one", "评论"))
     def about(self, decision: Decision) -> str:
         excerpt = Truncator(decision.excerpt).chars(40) or _("（已删除）")
         if decision.comment_id is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 # A nullable column that may hold only this value, under a unique constraint: at most one row has it. Partial
 # unique indexes would say it better, but MySQL has none.
@@ -19,7 +20,7 @@ class Site(models.Model):
 
     class Meta:
         verbose_name = _("站点")
-        verbose_name_plural = _("站点")
+        verbose_name_plural = pgettext_lazy("list", "站点")
         ordering = ["slug"]
 
     def __str__(self) -> str:
@@ -154,7 +155,7 @@ class Run(Kept):
 
     class Meta:
         verbose_name = _("训练")
-        verbose_name_plural = _("训练")
+        verbose_name_plural = pgettext_lazy("list", "训练")
         ordering = ["-id"]
 
     def __str__(self) -> str:

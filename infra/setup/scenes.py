@@ -20,7 +20,8 @@ LONG_COMMENT = (
     "读到最后一段停了很久。以前总觉得只要味道好就不会关门，后来才明白，房租、年纪和天气都比味道更说了算。"
 )
 WRITING_SECONDS = 3.2  # a guest's form that comes back sooner was not written by hand
-MOST_ATTEMPTS = 15  # more than anything is allowed in a minute or, of passwords, in an hour
+MOST_ATTEMPTS = 30  # more than anything is allowed in a minute or, of passwords, in an hour
+SOON_SECONDS = 15
 
 Go = Callable[[Page], None]
 
@@ -197,9 +198,13 @@ def _repeat(page: Page, form: str, fields: dict[str, str]) -> None:
     action = page.locator(form).get_attribute("action") or page.url
     token = page.locator(f"{form} [name=csrfmiddlewaretoken]").input_value()
     for _ in range(MOST_ATTEMPTS):
-        page.request.post(
+        answer = page.request.post(
             action, form={"csrfmiddlewaretoken": token, **fields}, headers={"Referer": page.url}
         )
+        wait_seconds = int(answer.headers.get("retry-after", "0"))
+        if wait_seconds > SOON_SECONDS:
+            return
+        page.wait_for_timeout(wait_seconds * 1000)  # else it is allowed again before the picture is taken
 
 
 def _too_many_passwords(page: Page) -> None:

@@ -28,6 +28,9 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 NAVIGATION_TIMEOUT_MS = 15_000
+# Those further down are loaded when one comes near them.
+SEEN_PICTURES = """() => Promise.allSettled([...document.images]
+  .filter((image) => image.getBoundingClientRect().top < innerHeight).map((image) => image.decode()))"""
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 LOOKS = "looks"  # folder of all others: too many to keep in the repository, which ignores them
@@ -77,6 +80,7 @@ class Photographer:
             try:
                 scene.go(page)
                 page.wait_for_load_state()
+                page.evaluate(SEEN_PICTURES)
             except Error as error:
                 error.add_note(f"on the way to {path.stem}, at {page.url}")
                 raise
