@@ -25,6 +25,10 @@ def style_address(request: HttpRequest) -> str:
     return static("css/admin.css")
 
 
+def script_address(request: HttpRequest) -> str:
+    return static("js/admin.js")
+
+
 def describe_page(request: HttpRequest) -> dict[str, Any]:
     """Keep the theme's colours out of the page: a <style> there would break the Content Security Policy."""
     return {"colors": None}

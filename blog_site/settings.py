@@ -235,6 +235,7 @@ UNFOLD = {
     ],
     "SHOW_LANGUAGES": True,
     "STYLES": ["blog_site.administration.style_address"],
+    "SCRIPTS": ["blog_site.administration.script_address"],
     "GLOBAL_CALLBACK": "blog_site.administration.describe_page",
     "DASHBOARD_CALLBACK": "blog_site.administration.describe_front_page",
     "SIDEBAR": {"navigation": "blog_site.administration.list_pages"},

@@ -53,7 +53,14 @@ POD_PHASES = {  # of federated.protocol.PodStatus
     "failed": gettext_lazy("失败"),
     "missing": gettext_lazy("尚未创建"),
 }
-PICTURES = ("curves.png", "confusion.png", "classes.png", "sites.png", "report.json")
+# Of federated.report: by name what each shows, its width and its height.
+PICTURES = {
+    "curves.png": (gettext_lazy("每轮的损失和准确率"), 1170, 468),
+    "confusion.png": (gettext_lazy("留出样本的混淆矩阵"), 572, 494),
+    "classes.png": (gettext_lazy("各类的精确率、召回率和 F1"), 702, 442),
+    "sites.png": (gettext_lazy("各站点的准确率"), 702, 442),
+}
+REPORT = "report.json"
 
 
 class ReadOnly(ModelAdmin):
@@ -166,7 +173,7 @@ class RunAdmin(ReadOnly):
         if not self.has_view_permission(request):
             raise PermissionDenied
         run = get_object_or_404(Run.objects.select_related("model_version"), pk=run_id)
-        if run.model_version is None or name not in PICTURES:
+        if run.model_version is None or name not in (*PICTURES, REPORT):
             raise Http404
         try:
             content = read_report(run.model_version.digest, name)
@@ -212,7 +219,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "class_rows": describe_classes(run),
         "confusion_rows": describe_confusion(run),
         "sentiments": Sentiment.labels,
-        "pictures": [name for name in PICTURES if name.endswith(".png")] if run.report else [],
+        "pictures": [(name, *shown) for name, shown in PICTURES.items()] if run.report else [],
     }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -7,10 +8,13 @@ from http import HTTPStatus
 import pytest
 from django.test import Client
 from django.urls import reverse
+from PIL import Image
 
+from blog_site.training.admin import PICTURES
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.services import make_spec, sync_sites
 from federated.protocol import PodStatus, Refusal
+from federated.report import draw_pictures
 from tests.training.doors import make_rounds
 from tests.training.rows import (
     import_opinions,
@@ -222,6 +226,14 @@ def test_pictures_are_served_by_their_known_names_only(people, promoted_run: Run
         answer = people["admin"].get(base + name, follow=True)
         assert not answer.streaming, name
         assert "not for anybody" not in answer.content.decode(), name
+
+
+def test_pictures_have_their_room_on_the_page_before_they_come() -> None:
+    drawn = draw_pictures(make_report(make_digest()), make_rounds(3))
+
+    sizes = {name: Image.open(io.BytesIO(picture)).size for name, picture in drawn.items()}
+
+    assert sizes == {name: (width, height) for name, (_words, width, height) in PICTURES.items()}
 
 
 def test_a_run_without_a_model_has_no_pictures(people, training_run: Run) -> None:
