@@ -11,6 +11,7 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from blog_site.demo.seeding import load_content, seed_demo
 from blog_site.users.models import User
 from infra.setup.compile_messages import compile_messages
+from tests.blog import make_user
 
 
 @pytest.mark.django_db
@@ -37,6 +38,27 @@ def test_the_theme_speaks_chinese_and_english(client) -> None:
     compile_messages()
     for language, words in (("zh-hans", "输入后搜索"), ("en", "Type to search")):
         assert words in client.get(address, headers={"Accept-Language": language}).content.decode()
+
+
+@pytest.mark.django_db
+def test_whoever_may_not_enter_the_admin_learns_so_and_may_change_accounts(client) -> None:
+    client.force_login(make_user("reader", display_name="小满 <b>"))
+    compile_messages()
+    for language, words in (
+        ("zh-hans", "你登录的账号“小满 &lt;b&gt;”不能进管理后台。"),
+        ("en", "You are signed in as 小满 &lt;b&gt;, and this account may not enter the administration."),
+    ):
+        refused = client.get("/admin/comments/comment/", headers={"Accept-Language": language}, follow=True)
+        page = refused.content.decode()
+        assert words in page
+        assert 'href="/"' in page
+        assert 'name="password"' not in page
+
+    door = refused.wsgi_request.get_full_path()
+    form = client.post("/sign-out/", {"next": door}, follow=True)
+    assert form.wsgi_request.path == "/admin/login/"
+    assert form.wsgi_request.GET["next"] == "/admin/comments/comment/"
+    assert 'name="password"' in form.content.decode()
 
 
 def list_of(model: type[Model]) -> str:
