@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ml.grams import hash_grams
 from ml.label_set import LABELS
 from ml.tokenizer import Tokenizer
-from ml.vocabulary import PAD, Vocabulary
+from ml.vocabulary import Vocabulary
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -209,7 +209,7 @@ def pad_rows(rows: Sequence[Sequence[int] | npt.NDArray[np.integer]]) -> Int64Ar
     """Lay rows of different lengths under each other, padded with 0 on the right: (rows, longest)."""
     if len(rows) == 1:
         return np.array(rows, dtype=np.int64)
-    padded = np.full((len(rows), max((len(row) for row in rows), default=0)), PAD, dtype=np.int64)
+    padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row
     return padded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -52,8 +53,9 @@ def hash_normalized(texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         first, last = owner[: len(hashes)], owner[length - 1 :]
         runs.append(((first << _TEXT_SHIFT) | _number(hashes))[first == last])
     found = _distinct(np.concatenate(runs))
-    ends = np.searchsorted(found, np.arange(1, len(texts), dtype=np.uint64) << _TEXT_SHIFT)
-    return np.split((found & _LOW_BITS).astype(np.int64), ends)
+    bounds = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.uint64) << _TEXT_SHIFT).tolist()
+    numbers = (found & _LOW_BITS).astype(np.int64)
+    return [numbers[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def _shorten(text: str) -> str:

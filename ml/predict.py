@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,7 @@ _LIMITS: Final[Mapping[Device, Mapping[str, int]]] = {
 _OUTPUTS: Final = ["probabilities"]
 
 
-@dataclass(frozen=True)
-class EncodedText:
+class EncodedText(NamedTuple):
     """A text as a network reads it."""
 
     token_ids: list[int]  # at least one

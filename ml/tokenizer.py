@@ -51,7 +51,10 @@ class Tokenizer(Protocol):
         ...
 
     def cut_normalized(self, normalized: str) -> list[str]:
-        """Do the same with a text that is normalized already, for those who want its normalized form as well."""
+        """Do the same with a text that is normalized already, for those who want its normalized form as well.
+
+        The only whitespace in it is single spaces.
+        """
         ...
 
 
@@ -68,7 +71,8 @@ class JiebaTokenizer:
 
     def cut_normalized(self, normalized: str) -> list[str]:
         """Give the same of a normalized text."""
-        return [token for token in self.cut(normalized, self.hmm) if not token.isspace()]
+        tokens = self.cut(normalized, self.hmm)
+        return [word for word in tokens if word != " "] if " " in normalized else tokens
 
 
 class CharacterTokenizer:
@@ -79,7 +83,7 @@ class CharacterTokenizer:
         return self.cut_normalized(normalize_text(text))
 
     def cut_normalized(self, normalized: str) -> list[str]:
-        """Give the same of a normalized text, whose only whitespace is single spaces."""
+        """Give the same of a normalized text."""
         return list(normalized.replace(" ", ""))
 
 

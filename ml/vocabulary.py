@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -45,7 +46,7 @@ class Vocabulary:
         if len(tokens) > max_length:
             head = (max_length + 1) // 2
             tokens = [*tokens[:head], *tokens[len(tokens) - (max_length - head) :]]
-        return [self._ids.get(token, UNK) for token in tokens] or [UNK]
+        return list(map(self._ids.get, tokens, itertools.repeat(UNK))) or [UNK]
 
     def to_json(self) -> dict[str, Any]:
         """Give the vocabulary as a JSON object."""

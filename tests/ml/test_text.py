@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.bootstrap import BootstrapCorpus
-from ml.text import normalize_text, split_of, text_digest
+from ml.text import normalize_text, split_of, text_digest, unify_text
 
 ANY_TEXT = st.text(st.characters())  # every code point, lone surrogates too
 
@@ -40,6 +41,12 @@ def test_every_single_code_point_normalizes_to_something_stable_that_utf_8_can_c
 )
 def test_what_looks_the_same_becomes_the_same(text: str, expected: str) -> None:
     assert normalize_text(text) == expected
+
+
+@given(st.text(st.sampled_from("，！？：；（）…＜=a\u0338\u0301İ一")))
+def test_short_cuts_for_common_punctuation_change_nothing(text: str) -> None:
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    assert unify_text(text) == unicodedata.normalize("NFKC", lowered)
 
 
 def test_texts_that_differ_only_in_form_share_a_digest_and_others_do_not() -> None:
