@@ -47,7 +47,7 @@ function makeButton(element) {
 }
 
 function hideIcon(icon) {
-  const holder = icon.closest("a, button, [role='button']");
+  const holder = icon.parentElement.closest("a, button, [role='button']");
   const icons = holder ? [...holder.querySelectorAll(ICONS)].map((each) => each.textContent).join("") : "";
   if (holder && holder.textContent.replace(/\s/g, "") !== icons.replace(/\s/g, "")) icon.setAttribute("aria-hidden", "true");
 }
