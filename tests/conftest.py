@@ -127,12 +127,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Bring the schedule back that migrations made and a transactional test has emptied with all other tables.
 
     pytest-django runs such tests last; with several processes a file of them may come before another file.
     """
     yield
+    if nextitem is None:  # after the last test the database is gone
+        return
     marker = item.get_closest_marker("django_db")
     emptied = {"transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
     if emptied or (marker and marker.kwargs.get("transaction")):

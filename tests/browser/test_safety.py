@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -10,10 +11,15 @@ from django.urls import reverse
 from playwright.sync_api import Browser, Page
 
 from blog_site.articles.models import Article
+from blog_site.limits import Rate
+from blog_site.training.models import Round, Run, RunSite, Site
+from blog_site.training.services import sync_sites
 from blog_site.users.models import User
 from tests.blog import make_article, make_comment, make_prediction, make_user
 from tests.injection.payloads import BUNCHES
 from tests.injection.planting import plant
+from tests.training.doors import make_rounds
+from tests.training.rows import make_digest, make_report, make_run, make_sites, make_version
 
 from .conftest import NewPage, sign_in
 
@@ -115,6 +121,7 @@ def open_all(page: Page, article: Article) -> Iterator[str]:
         reverse("admin:moderation_queue"),
         f"/comments/{comment.pk}/report/",
         f"/comments/{article.comments.get(author=article.author).pk}/edit/",
+        f"/comments/{article.comments.get(author=article.author).pk}/delete/",
     ):
         assert page.goto(address).status == 200, address
         yield address
@@ -129,11 +136,72 @@ def test_a_screen_reader_finds_nothing_serious_in_any_look(new_page: NewPage, ar
     found: dict[str, list[str]] = {}
 
     for address in open_all(page, article):
-        for width, scheme, rules in LOOKS:
-            page.set_viewport_size({"width": width, "height": 844})
-            page.emulate_media(color_scheme=scheme)
-            if violations := page.evaluate(FIND, rules):
-                found[f"{address}, {scheme}, {width} px"] = violations
+        found |= look_at(page, address, LOOKS)
+
+    assert found == {}
+
+
+def look_at(
+    page: Page, address: str, looks: Sequence[tuple[int, str, dict[str, Any]]]
+) -> dict[str, list[str]]:
+    """What a screen reader, or weak eyes, cannot read of a page, by the look it has then."""
+    found = {}
+    for width, scheme, rules in looks:
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        if violations := page.evaluate(FIND, rules):
+            found[f"{address}, {scheme}, {width} px"] = violations
+    return found
+
+
+def finish_run() -> Run:
+    """A run with its rounds, its sites and its report."""
+    make_sites(("food",))
+    sync_sites()
+    version = make_version(make_digest(), champion=True)
+    run = make_run(
+        state=Run.State.PROMOTED, model_version=version, report=make_report(version.digest), rounds_planned=3
+    )
+    part = {"samples": 8, "validation_samples": 2, "class_counts": {"negative": 3, "positive": 5}}
+    RunSite.objects.create(run=run, site=Site.objects.get(), **part)
+    for record in make_rounds(3):
+        Round.objects.create(run=run, **{**vars(record), "sites": dict(record.sites)})
+    return run
+
+
+def test_a_screen_reader_finds_nothing_serious_in_the_admins_forms_and_in_refusals(
+    new_page: NewPage, article: Article, settings
+) -> None:
+    settings.ALLOWANCES = settings.ALLOWANCES | {"passwords": [Rate(uses=1, seconds=3600)]}
+    make_user("moderator", is_staff=True)
+    rows = {
+        "comments_comment": article.comments.first(),
+        "articles_article": article,
+        "articles_category": article.category,
+        "users_user": article.author,
+        "training_run": finish_run(),
+    }
+    page = new_page(first=AXE.read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = {}
+    sign_in(page, "writer")
+
+    for address in (
+        *(reverse(f"admin:{name}_change", args=[row.pk]) for name, row in rows.items()),
+        reverse("admin:comments_blockedword_add"),
+        reverse("admin:comments_comment_changelist"),
+    ):
+        assert page.goto(address).status == 200, address
+        found |= look_at(page, address, LOOKS[:2])
+    for status in (200, 429):
+        page.goto("/me/password/")
+        with page.expect_navigation() as refusal:
+            page.locator(".card form").evaluate("form => form.submit()")
+        assert refusal.value.status == status
+    found |= look_at(page, "429", LOOKS)
+    page.context.clear_cookies()
+    sign_in(page, "moderator")
+    assert page.goto(reverse("admin:users_user_changelist")).status == 403
+    found |= look_at(page, "403", LOOKS)
 
     assert found == {}
 
