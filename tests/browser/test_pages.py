@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from blog_site.articles.models import Article
+from blog_site.media.services import store_image
 from tests.blog import make_article, make_comment, make_prediction, make_user
+from tests.media.pictures import make_picture
 
 from .conftest import NewPage, sign_in
 
@@ -36,6 +39,15 @@ CHINESE_CHROME = """() => {
   return words.flatMap((word) => word.match(/[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]+/g) ?? []);
 }"""
 
+# How far what is shown has been moved by what came later: https://web.dev/articles/cls
+SHIFTS = """window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const { hadRecentInput, value } of list.getEntries()) if (!hadRecentInput) window.shifted += value;
+}).observe({ type: "layout-shift", buffered: true });"""
+SHIFTED = """() => new Promise((say) =>
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => say(window.shifted), 50))))"""
+STEADY = 0.02
+
 UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden], [hidden]), select, textarea')]
   .filter((field) => !field.labels.length && !field.ariaLabel).map((field) => field.outerHTML)"""
 
@@ -43,7 +55,12 @@ UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden], [h
 @pytest.fixture
 def article() -> Article:
     writer = make_user("writer", display_name="Summer", bio="")
-    article = make_article(WIDE, author=writer, body_markdown=BODY, tags=["老店", "x" * 40], summary=WIDE)
+    file = SimpleUploadedFile("面馆.png", make_picture(900, 600))
+    picture = store_image(owner=writer, file=file)
+    body = f"![面馆]({picture.url})\n\n{BODY}"
+    article = make_article(
+        WIDE, author=writer, body_markdown=body, tags=["老店", "x" * 40], summary=WIDE, cover=picture
+    )
     for number, label in enumerate(("positive", "neutral", "negative")):
         make_prediction(make_comment(article, WIDE, author=make_user(f"reader{number}" + "x" * 60)), label)
     make_comment(article, "waiting", author=writer)
@@ -58,6 +75,7 @@ def addresses(article: Article) -> list[str]:
         article.category.get_absolute_url(),
         article.tags.get(name="老店").get_absolute_url(),
         "/authors/writer/",
+        "/search/?q=老李",
         "/sign-in/",
         "/sign-up/",
         "/nowhere/",
@@ -90,16 +108,29 @@ def visit_all(page, article: Article):
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-def test_no_page_scrolls_sideways(new_page: NewPage, article: Article, width: int) -> None:
-    page = new_page(width=width)
+def test_no_page_scrolls_sideways_or_moves_while_it_is_read(
+    new_page: NewPage, article: Article, width: int
+) -> None:
+    page = new_page(width=width, first=SHIFTS)
+    too_wide, restless = {}, {}
 
-    too_wide = {
-        address: page.evaluate("document.documentElement.scrollWidth")
-        for address in visit_all(page, article)
-        if page.evaluate("document.documentElement.scrollWidth") > width
-    }
+    for address in visit_all(page, article):
+        wide, shifted = page.evaluate("document.documentElement.scrollWidth"), page.evaluate(SHIFTED)
+        if wide > width:
+            too_wide[address] = wide
+        if shifted > STEADY:
+            restless[address] = shifted
 
-    assert too_wide == {}
+    assert (too_wide, restless) == ({}, {})
+
+
+def test_what_moves_on_a_page_is_noticed(new_page: NewPage) -> None:
+    page = new_page(first=SHIFTS)
+    page.goto("/sign-in/")
+    page.evaluate("document.body.prepend(document.createElement('hr'))")
+    page.locator("hr").evaluate("element => { element.style.height = '300px'; }")
+
+    page.wait_for_function(f"window.shifted > {STEADY}")
 
 
 def test_english_pages_hold_no_chinese_but_what_people_wrote(new_page: NewPage, article: Article) -> None:
