@@ -35,6 +35,15 @@ def write(title: str, body: str = "正文。", **fields) -> Article:
 
 
 @in_database
+def test_who_has_found_nothing_is_offered_tags(client: Client) -> None:
+    write("嫩豆腐", "先把豆腐切块。")
+    offered = [
+        "早餐" in client.get("/search/", {"q": query}).content.decode() for query in ("", "面馆", "豆腐")
+    ]
+    assert offered == [True, True, False]
+
+
+@in_database
 def test_the_search_page_shows_hits_with_their_words_marked(client: Client) -> None:
     write("嫩豆腐 <b>", "先把豆腐切块，<script>alert(1)</script> 再煎。")
 

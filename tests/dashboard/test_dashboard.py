@@ -194,5 +194,14 @@ def test_the_page_says_figures_to_eyes_and_to_readers_aloud(writer: User, client
     assert client.get("/dashboard/?days=8&order=x&after=x").status_code == 200
 
 
+def test_who_has_published_nothing_is_told_what_will_be_here(writer: User, client: Client) -> None:
+    client.force_login(writer)
+    make_article(author=writer, draft=True)
+    assert "你还没有发布过文章" in client.get("/dashboard/").content.decode()
+
+    make_article("第一篇", author=writer)
+    assert "你还没有发布过文章" not in client.get("/dashboard/").content.decode()
+
+
 def test_a_stranger_is_asked_to_sign_in(client: Client) -> None:
     assert client.get("/dashboard/")["Location"] == "/sign-in/?next=/dashboard/"
