@@ -103,13 +103,13 @@ def list_pages(request: HttpRequest) -> list[dict[str, Any]]:
                 "django_celery_beat.view_periodictask",
             ),
         ],
-        _("内容"): [
+        pgettext("heading", "内容"): [
             _Page(_("文章"), "article", "articles_article_changelist", "articles.view_article"),
             _Page(
                 pgettext("list", "分类"), "category", "articles_category_changelist", "articles.view_category"
             ),
             _Page(_("标签"), "tag", "articles_tag_changelist", "articles.view_tag"),
-            _Page(_("图片"), "image", "media_image_changelist", "media.view_image"),
+            _Page(pgettext("list", "图片"), "image", "media_image_changelist", "media.view_image"),
         ],
         _("账号"): [
             _Page(_("用户"), "person", "users_user_changelist", "users.view_user"),

@@ -13,6 +13,7 @@ from django.db import models
 from django.db.models import Sum
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 THUMBNAIL_WIDTHS: Final = (320, 640, 1280)  # pixels; of those narrower than the picture there is a file each
 DIGEST_LENGTH: Final = 32  # of 64 hexadecimal digits of SHA-256
@@ -57,7 +58,7 @@ class Image(models.Model):
 
     class Meta:
         verbose_name = _("图片")
-        verbose_name_plural = _("图片")
+        verbose_name_plural = pgettext_lazy("list", "图片")
         ordering = ["-created_at", "-id"]
         indexes = [models.Index(fields=["owner", "-created_at"])]
         constraints = [models.UniqueConstraint(fields=["owner", "digest"], name="media_one_of_each_owner")]

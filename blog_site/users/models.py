@@ -6,6 +6,7 @@ from axes.models import AccessAttempt
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 MODERATORS = "moderators"  # the name of the group that migration 0002 makes
 
@@ -15,7 +16,7 @@ class User(AbstractUser):
     bio = models.CharField(_("简介"), max_length=200, blank=True)
 
     class Meta(AbstractUser.Meta):
-        verbose_name = _("用户")
+        verbose_name = pgettext_lazy("one", "用户")
         verbose_name_plural = _("用户")
 
     def __str__(self) -> str:

@@ -249,6 +249,12 @@ def _own_comment(page: Page) -> None:
         page.locator("a.edit").first.wait_for()
 
 
+def _edit_in_place(page: Page) -> None:
+    _own_comment(page)
+    page.locator("a.edit").first.click()
+    page.locator(".comment-composer textarea").wait_for()
+
+
 SCENES = [
     Scene("home", at("/")),
     Scene("home-second", at("/?page=2")),
@@ -313,7 +319,7 @@ SCENES = [
     Scene("guest", _guests_article, javascript=False),
     Scene("guest-posted", _guests_comment, javascript=False),
     Scene("own", _own_comment, READER),
-    Scene("edit-dialog", then(_own_comment, "a.edit"), READER),
+    Scene("edit-in-place", _edit_in_place, READER),
     Scene("edit", then(_own_comment, "a.edit"), READER, javascript=False),
     Scene("delete", then(_own_comment, "a.delete"), READER, javascript=False),
     Scene("delete-dialog", then(_own_comment, "a.delete"), READER),
