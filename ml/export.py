@@ -180,7 +180,6 @@ def _graph_constants(
         "B": np.stack(bias_pairs),  # (2, 8H)
         "output_weight": weights["output.weight"],  # (classes, 2 (2H + E))
         "output_bias": weights["output.bias"],  # (classes,)
-        "axis_0": np.array([0], np.int64),
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "lowest": np.array(np.finfo(np.float32).min, np.float32),
@@ -195,27 +194,32 @@ def _onnx_gates(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
+    """Give the nodes in order.
+
+    Pooling reads text by text: over an inner axis the runtime takes the highest of several values at once, over the
+    first one value after another.
+    """
     node = helper.make_node
     return [
-        node("Transpose", ["token_ids"], ["ids"], perm=[1, 0]),  # (T, B)
-        node("Gather", ["embedding", "ids"], ["embedded"]),  # (T, B, E)
+        node("Gather", ["embedding", "token_ids"], ["words"]),  # (B, T, E)
+        node("Transpose", ["words"], ["words_by_time"], perm=[1, 0, 2]),  # (T, B, E)
         node("Cast", ["lengths"], ["lengths_32"], to=TensorProto.INT32),
         node(
             "LSTM",
-            ["embedded", "W", "R", "B", "lengths_32"],
+            ["words_by_time", "W", "R", "B", "lengths_32"],
             ["states"],  # (T, 2, B, H)
             direction="bidirectional",
             hidden_size=config.hidden_dim,
         ),
-        node("Cast", ["ids"], ["real"], to=TensorProto.BOOL),  # (T, B); no id but padding's is 0
-        node("Unsqueeze", ["real", "axis_2"], ["mask"]),  # (T, B, 1)
-        node("Transpose", ["states"], ["states_by_text"], perm=[0, 2, 1, 3]),  # (T, B, 2, H)
-        node("Reshape", ["states_by_text", "states_of_position"], ["both_states"]),  # (T, B, 2H)
-        node("Concat", ["both_states", "embedded"], ["read"], axis=2),  # (T, B, 2H + E)
+        node("Transpose", ["states"], ["states_by_text"], perm=[2, 0, 1, 3]),  # (B, T, 2, H)
+        node("Reshape", ["states_by_text", "states_of_position"], ["both_states"]),  # (B, T, 2H)
+        node("Concat", ["both_states", "words"], ["read"], axis=2),  # (B, T, 2H + E)
+        node("Cast", ["token_ids"], ["real"], to=TensorProto.BOOL),  # (B, T); no id but padding's is 0
+        node("Unsqueeze", ["real", "axis_2"], ["mask"]),  # (B, T, 1)
         node("Where", ["mask", "read", "lowest"], ["read_or_low"]),
-        node("ReduceMax", ["read_or_low"], ["highest"], axes=[0], keepdims=0),  # (B, 2H + E)
+        node("ReduceMax", ["read_or_low"], ["highest"], axes=[1], keepdims=0),  # (B, 2H + E)
         # Where there is only padding, the LSTM's states are zero, and so is the padding's own vector.
-        node("ReduceSum", ["read", "axis_0"], ["sum"], keepdims=0),  # (B, 2H + E)
+        node("ReduceSum", ["read", "axis_1"], ["sum"], keepdims=0),  # (B, 2H + E)
         node("Cast", ["lengths"], ["lengths_float"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
         node("Div", ["sum", "length_column"], ["mean"]),  # (B, 2H + E)

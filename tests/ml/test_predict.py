@@ -85,7 +85,7 @@ def test_every_text_is_in_one_batch_and_no_batch_is_beyond_its_limits(
 
 def test_a_long_text_does_not_make_many_short_ones_long() -> None:
     assert list(plan_batches([3, 120, 4, 3])) == [[0, 3, 2], [1]]
-    assert next(iter(plan_batches([16] * 70))) == list(range(32))
+    assert next(iter(plan_batches([32] * 70))) == list(range(32))
 
 
 def test_no_texts_give_no_predictions(predictor: Predictor) -> None:
