@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ml.serve.admission import Admission, units_of
+from ml.serve.admission import units_of
 from ml.serve.exchange import overloaded
 from ml.serve.gateway import ADMITTED_UNITS, IS_CONNECTED, Gateway, log_access
 from ml.serve.metrics import Refusal
@@ -32,8 +33,18 @@ _HEADERS_THAT_MATTER: Final = re.compile(
     re.IGNORECASE,
 )
 _HEADERS_OF_PLAIN_REQUESTS: Final = {b"content-length", REQUEST_ID}
+_PLAIN_HEAD_BYTES: Final = 1024  # of a longer one the parser takes care
+_REMEMBERED_HEADS: Final = 512
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class _PlainHead(NamedTuple):
+    """What must be known of a request for the model to refuse it, when it is as most clients send it."""
+
+    length: int  # of its body
+    of_protocol: bool  # whether it speaks the Open Inference Protocol
+    request_id: bytes | None  # as the client gives it
 
 
 class GuardedConnection(HttpToolsProtocol):
@@ -107,9 +118,8 @@ class GuardedConnection(HttpToolsProtocol):
         self.slow_at = self.loop.time() + self.guard.settings.body_seconds
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy and self.url.partition(b"?")[0] in self.guard.direct_paths:
-            admission = self.guard.admission
-            if admission.is_full:
-                self._refuse_request(admission)
+            if self.guard.admission.is_full:
+                self._refuse_request()
                 return
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # of our own keys the type knows nothing
             scope[IS_CONNECTED] = self._is_connected
@@ -192,14 +202,15 @@ class GuardedConnection(HttpToolsProtocol):
         if self._header_bytes > MAX_HEADER_BYTES:
             raise ValueError("headers too large")  # ends the parsing; data_received says what it was
 
-    def _refuse_request(self, admission: Admission) -> None:
+    def _refuse_request(self) -> None:
         """Answer 429 and keep the connection; the body, when it comes, is thrown away."""
         headers = dict(self.headers)
         # A client that waits to be told to send its body would leave us waiting for it.
         keep_alive = self.parser.should_keep_alive() and not self.expect_100_continue
         request_id = request_id_of(headers.get(REQUEST_ID))
         guard = self.guard
-        self.transport.write(guard.render_refusal(self.url, admission, request_id, keep_alive=keep_alive))
+        of_protocol = self.url.startswith(b"/v2")
+        self.transport.write(guard.render_refusal(of_protocol, request_id, keep_alive=keep_alive))
         guard.metrics.count_refusal("overload")
         self.cycle = guard.answered_cycle
         if guard.settings.access_log:
@@ -226,6 +237,8 @@ class ConnectionGuard:
         self.direct_paths = gateway.direct_paths
         self._access_log = service.settings.access_log
         self._request_lines = tuple(b"POST %s HTTP/1.1\r\n" % path for path in self.direct_paths)
+        # Of one client's requests the heads differ in the length of the body, if in anything.
+        self._plain_head = functools.lru_cache(_REMEMBERED_HEADS)(self._read_plain_head)
         # Stands where uvicorn keeps the request under way; typed as such, of which it has what is asked of one that
         # is over.
         self.answered_cycle: Any = _AnsweredCycle()
@@ -250,33 +263,40 @@ class ConnectionGuard:
     def refuse_unparsed(self, data: bytes) -> bytes | None:
         """Give the bytes of a 429 for a request that is plainly whole and plainly for the model; None for any other.
 
-        Parsing costs three times what this does. It looks for the few headers that matter; whatever is not as most
-        clients send it is left to the parser, which refuses it as well.
+        Parsing costs five times what this does; whatever is not as most clients send it is left to the parser, which
+        refuses it as well.
         """
-        if self._access_log or not data.startswith(self._request_lines):
-            return None
         end = data.find(b"\r\n\r\n")
-        if end < 0:
+        if self._access_log or not 0 <= end <= _PLAIN_HEAD_BYTES:
             return None
-        found = _HEADERS_THAT_MATTER.findall(data, 0, end + 2)
-        headers = {name.lower(): value for name, value in found}
-        length = headers.get(b"content-length", b"")
-        whole = length.isdigit() and len(length) < 9 and int(length) == len(data) - end - 4
-        if not whole or len(headers) != len(found) or not headers.keys() <= _HEADERS_OF_PLAIN_REQUESTS:
+        plain = self._plain_head(data[: end + 2])
+        if plain is None or plain.length != len(data) - end - 4:
             return None
         self.metrics.count_refusal("overload")
-        return self.render_refusal(
-            data[5:], self.admission, request_id_of(headers.get(REQUEST_ID)), keep_alive=True
-        )
+        return self.render_refusal(plain.of_protocol, request_id_of(plain.request_id), keep_alive=True)
 
-    def render_refusal(
-        self, url: bytes, admission: Admission, request_id: bytes, *, keep_alive: bool
-    ) -> bytes:
+    def _read_plain_head(self, head: bytes) -> _PlainHead | None:
+        """Look for the few headers that matter."""
+        found = _HEADERS_THAT_MATTER.findall(head)
+        headers = {name.lower(): value for name, value in found}
+        length = headers.get(b"content-length", b"")
+        plain = (
+            head.startswith(self._request_lines)
+            and length.isdigit()
+            and len(length) < 9
+            and len(headers) == len(found)
+            and headers.keys() <= _HEADERS_OF_PLAIN_REQUESTS
+        )
+        if not plain:
+            return None
+        return _PlainHead(int(length), head[5:].startswith(b"/v2"), headers.get(REQUEST_ID))
+
+    def render_refusal(self, of_protocol: bool, request_id: bytes, *, keep_alive: bool) -> bytes:
         """Give the bytes of a 429, which are the same but for the request's id."""
-        key = (url.startswith(b"/v2"), keep_alive, admission.retry_after_seconds)
+        seconds = self.admission.retry_after_seconds
+        key = (of_protocol, keep_alive, seconds)
         head = self._refusals.get(key)
         if head is None:
-            of_protocol, _, seconds = key
             problem = overloaded(seconds)
             content = problem_document(problem.status, problem.detail, "/v2" if of_protocol else "")
             headers = [(b"retry-after", b"%d" % seconds)]
