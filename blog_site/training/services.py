@@ -365,6 +365,9 @@ def register_model(*, run: Run, result: Mapping[str, Any]) -> ModelVersion:
             "size_bytes": report["size_bytes"],
         },
     )
+    if version.let_go_at is not None:  # an old one's weights again, whose files this run has just put back
+        version.let_go_at = version.gone_at = None
+        version.save(update_fields=["let_go_at", "gone_at"])
     Run.objects.filter(pk=run.pk).update(model_version=version, report=report)
     return version
 

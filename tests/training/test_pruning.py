@@ -15,12 +15,19 @@ from blog_site.training.models import ModelVersion, Rollout, Run, RunSite, Site
 from blog_site.training.pruning import plan_pruning, prune
 from blog_site.training.registry import RegistryAccess, RegistryClient, RegistryError, parse_reference
 from blog_site.training.rollout import RolloutRefused, promote_model, rollback_model
+from blog_site.training.services import register_model
 from federated.store import FolderStore, StoreError, open_store
 from tests.infra.nginx.servers import BLOG_TOKEN, running_store
 from tests.servers import find_free_port
 from tests.training.images import push_base
 from tests.training.registry_server import running_registry
-from tests.training.rows import make_artifact, make_run, make_sites, make_version
+from tests.training.rows import (
+    make_artifact,
+    make_report,
+    make_run,
+    make_sites,
+    make_version,
+)
 
 pytestmark = pytest.mark.django_db
 QUICK = RegistryAccess(plain_http=True)
@@ -94,6 +101,21 @@ def test_the_champion_the_one_before_and_what_a_rollout_waits_for_stay(store: Fo
         promote_model(model_version=ModelVersion.objects.get(pk=versions["oldest"].pk), actor="test")
     rollback_model(to=None, actor="test")
     assert store.champion() == versions["before"].digest
+
+
+def test_weights_that_a_run_finds_again_after_their_files_went_can_be_promoted(store: FolderStore) -> None:
+    old = make_version(make_artifact(store.root))
+    make_version(make_artifact(store.root))
+    assert prune(keep_models=1).versions == 1
+    assert not store.has_artifact(old.digest)
+
+    make_artifact(store.root, old.digest)
+    result = {"artifact": old.digest, "report": make_report(old.digest)}
+    again = register_model(run=make_run(), result=result)
+    promote_model(model_version=again, actor="run:2")
+
+    assert again == old == ModelVersion.objects.champion()
+    assert prune(keep_models=1).versions == 0
 
 
 @pytest.fixture
