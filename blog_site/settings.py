@@ -190,7 +190,7 @@ ALLOWANCES = {
     "drafts": read_rates("LIMIT_DRAFTS", "30/minute"),  # judged while they are written
     "reports": read_rates("LIMIT_REPORTS", "10/minute,50/hour"),
     "likes": read_rates("LIMIT_LIKES", "60/minute"),
-    "uploads": read_rates("LIMIT_UPLOADS", "20/minute,200/hour"),
+    "uploads": read_rates("LIMIT_UPLOADS", "20/minute,120/hour"),
     "writes": read_rates("LIMIT_WRITES", "60/minute"),
     "api_reads": read_rates("LIMIT_API_READS", "600/minute"),
     "api_signed_in_reads": read_rates("LIMIT_API_SIGNED_IN_READS", "1800/minute"),
@@ -264,7 +264,6 @@ if not MEDIA_STORE_URL.startswith(("http://", "https://", "file:///")):
     )
 MEDIA_ROOT = unquote(urlsplit(MEDIA_STORE_URL).path)  # where it is a folder
 IMAGE_MAX_BYTES = 10 * 1024**2  # of one upload; infra/nginx/gateway.conf has the same limit
-IMAGES_PER_HOUR = env.int("IMAGES_PER_HOUR", default=120)  # tries of one writer
 UNUSED_IMAGE_DAYS = env.int(
     "UNUSED_IMAGE_DAYS", default=7
 )  # how long an uploaded one may wait for its article

@@ -12,7 +12,6 @@ from django.core.files.uploadedfile import UploadedFile
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 
-from blog_site.limits import Rate, spend
 from blog_site.users.models import User
 
 from .models import DIGEST_LENGTH, THUMBNAIL_WIDTHS, Image, name_file
@@ -36,10 +35,6 @@ class UploadTooLarge(UploadRefused):
     status = 413
 
 
-class TooManyUploads(UploadRefused):
-    status = 429
-
-
 class StorageAway(UploadRefused):
     status = 503
 
@@ -49,7 +44,6 @@ def store_image(*, owner: User, file: UploadedFile) -> Image:
 
     Raises UploadRefused, with a sentence for the owner.
     """
-    _count_try(owner)
     if (file.size or 0) > settings.IMAGE_MAX_BYTES:
         raise UploadTooLarge(
             _("图片有 %(size)s，最多 %(limit)s。请压缩后再上传。")
@@ -89,14 +83,6 @@ def _keep(owner: User, digest: str, encoded: Encoded) -> Image:
         },
     )
     return image
-
-
-def _count_try(owner: User) -> None:
-    """Refused pictures count as well: to find out that one is broken costs as much as to take it."""
-    rate = Rate(settings.IMAGES_PER_HOUR, seconds=3600)
-    wait = spend(purpose="pictures", who=f"account {owner.pk}", rate=rate)
-    if wait:
-        raise TooManyUploads(_("这一小时里上传得太多了，请过一会儿再来。"), retry_after_seconds=wait)
 
 
 def _say(refusal: WrongPicture) -> str:

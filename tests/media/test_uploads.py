@@ -8,6 +8,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
+from blog_site.limits import Rate
 from blog_site.media.models import Image, find_digests
 from blog_site.media.services import delete_images
 from tests.blog import make_user
@@ -113,7 +114,7 @@ def test_a_body_above_the_limit_is_not_read_and_elsewhere_a_picture_is_too_much(
 
 
 def test_a_writer_uploads_so_many_an_hour_and_refused_ones_count(client: Client, writer, settings) -> None:
-    settings.IMAGES_PER_HOUR = 2
+    settings.ALLOWANCES = settings.ALLOWANCES | {"uploads": [Rate(2, seconds=3600)]}
     post(client, b"no picture")
     post(client, make_picture())
     answer = post(client, make_picture(50, 50))

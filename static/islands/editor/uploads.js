@@ -15,12 +15,13 @@ export function uploadPicture(file, { address, token, maxBytes, texts, onProgres
     request.open("POST", address);
     request.responseType = "json";
     request.setRequestHeader("X-CSRFToken", token);
+    request.setRequestHeader("Accept", "application/json"); // else a refusal would be a page
     request.upload.addEventListener("progress", (event) => {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
     });
     request.addEventListener("load", () => {
       if (request.status === 201) resolve(request.response);
-      else reject(new Error(request.response?.error ?? (request.status === 413 ? texts.tooLarge : texts.uploadFailed)));
+      else reject(new Error(request.response?.error ?? request.response?.detail ?? (request.status === 413 ? texts.tooLarge : texts.uploadFailed)));
     });
     request.addEventListener("error", () => reject(new Error(texts.uploadFailed)));
     const body = new FormData();
