@@ -6,7 +6,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +22,11 @@ from blog_site.articles.models import Article, ArticleViews, Category
 from blog_site.articles.services import save_article
 from blog_site.comments.constructiveness import rate_constructiveness
 from blog_site.comments.decisions import record_decision
-from blog_site.comments.models import Comment, Decision, Like, Report, Rules
+from blog_site.comments.models import Comment, Decision, Like, Report, Rules, Sentiment
 from blog_site.comments.rules import Facts, judge
 from blog_site.comments.text import clean_comment_text
 from blog_site.demo.covers import draw_cover
+from blog_site.demo.moderating import label_comments
 from blog_site.media.services import UploadRefused, store_image
 from blog_site.users.models import User
 from blog_site.users.services import grant_moderators
@@ -61,10 +62,14 @@ class SeedReport:
 
 @dataclass(frozen=True)
 class SeedComment:
-    """A comment of a member or of a `guest`; `status` other than visible says what became of it."""
+    """A comment of a member or of a `guest`; `status` other than visible says what became of it.
+
+    `label` is the sentiment that a moderator found in it; empty where none has looked yet.
+    """
 
     hours_after: float  # after the article
     text: str
+    label: str = ""
     author: str | None = None
     guest: str = ""
     status: str = Comment.Status.VISIBLE
@@ -159,6 +164,7 @@ def _parse_comment(row: dict[str, Any]) -> SeedComment:
     parts = {
         "replies": [_parse_comment(reply) for reply in row.get("replies", ())],
         "reports": [SeedReport(**report) for report in row.get("reports", ())],
+        "label": Sentiment(row["label"]).value if "label" in row else "",
     }
     return SeedComment(**row | parts)
 
@@ -188,7 +194,8 @@ def seed_demo(
     users = _seed_users(content.users, password)
     names = [user.username for user in content.users]
     members = {member.username: member for member in User.objects.filter(username__in=names)}
-    made = [_seed_column(column, members, on_article) for column in content.columns]
+    people = _People(members, User.objects.get(username=MODERATOR.username))
+    made = [_seed_column(column, people, on_article) for column in content.columns]
     for column, counts in zip(content.columns, made, strict=True):
         if counts:
             _seed_covers(column)
@@ -201,6 +208,12 @@ def seed_demo(
 
 
 @dataclass(frozen=True)
+class _People:
+    members: Mapping[str, User]  # who write, by their names
+    moderator: User
+
+
+@dataclass(frozen=True)
 class _ColumnCounts:
     articles: int
     comments: int
@@ -208,7 +221,7 @@ class _ColumnCounts:
 
 @transaction.atomic
 def _seed_column(
-    column: SeedColumn, members: Mapping[str, User], on_article: Callable[[SeedArticle], None]
+    column: SeedColumn, people: _People, on_article: Callable[[SeedArticle], None]
 ) -> _ColumnCounts | None:
     """Make a category with its articles; None when it was there."""
     category, made = Category.objects.get_or_create(
@@ -225,7 +238,7 @@ def _seed_column(
             made and not Article.objects.filter(slug=seed.slug).exists()
         ):  # else somebody's of the same address
             articles += 1
-            comments += _seed_article(seed, category, members)
+            comments += _seed_article(seed, category, people)
         on_article(seed)
     return _ColumnCounts(articles, comments) if made else None
 
@@ -268,12 +281,12 @@ def _seed_user(seed: SeedUser, hashed: str, **rights: bool) -> bool:
     return made
 
 
-def _seed_article(seed: SeedArticle, category: Category, members: Mapping[str, User]) -> int:
+def _seed_article(seed: SeedArticle, category: Category, people: _People) -> int:
     """Make an article with its comments; says how many."""
     article = save_article(article=_draft_article(seed, category), tags=seed.tags)
     assert article.published_at is not None
     _seed_views(article, article.published_at)
-    return _seed_comments(seed, article, article.published_at, members)
+    return _seed_comments(seed, article, article.published_at, people)
 
 
 def _seed_views(article: Article, published_at: datetime) -> None:
@@ -316,11 +329,10 @@ def _published_at(seed: SeedArticle) -> datetime:
     return min(moment, timezone.now())
 
 
-def _seed_comments(
-    seed: SeedArticle, article: Article, published_at: datetime, members: Mapping[str, User]
-) -> int:
-    thread = _Thread(article, published_at, members)
+def _seed_comments(seed: SeedArticle, article: Article, published_at: datetime, people: _People) -> int:
+    thread = _Thread(article, published_at, people.members)
     made = sum(thread.add(comment) for comment in seed.comments)
+    label_comments(labels=thread.labels, moderator=people.moderator)
     # Dated now by being saved; the sweeps leave what is new to the queue, where these never were.
     article.comments.update(updated_at=F("created_at"), changed_at=F("created_at"))
     return made
@@ -333,6 +345,7 @@ class _Thread:
     article: Article
     published_at: datetime
     members: Mapping[str, User]
+    labels: dict[int, str] = field(default_factory=dict)  # comment id → what the moderator says of it
 
     def add(self, seed: SeedComment, parent: Comment | None = None) -> int:
         """Make a comment with what hangs on it; says how many comments that is."""
@@ -346,6 +359,8 @@ class _Thread:
         )
         if seed.status == Comment.Status.PENDING:
             self._record_hold(comment)
+        if seed.label:
+            self.labels[comment.pk] = seed.label
         return 1 + sum(self.add(reply, comment) for reply in seed.replies)
 
     def _draft(self, seed: SeedComment, parent: Comment | None) -> Comment:
