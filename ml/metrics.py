@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ml.label_set import LABELS
 
-MIN_CLASS_SUPPORT: Final = 20
+MIN_CLASS_SUPPORT: Final = 200  # where two predictions move macro F1 by a third of a percent
+FEW: Final = 20  # enough for a class to count where not even two classes have more
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class ClassQuality:
 class Evaluation:
     """What a model scores on a set of samples.
 
-    `macro_f1` is the mean F1 of the classes with at least MIN_CLASS_SUPPORT samples, since a single held-out
-    sample of a class would make the figure a coin toss. When no class has that many, it is the mean over
-    those with any.
+    `macro_f1` is the mean F1 of the classes with at least MIN_CLASS_SUPPORT samples: a class of fewer would move
+    the figure by chance, further than a better or worse model does. Where there are not two such classes, it is the
+    mean over those with at least FEW, and where there are none, over those with any.
     """
 
     samples: int
@@ -94,8 +95,11 @@ def _class_quality(confusion: npt.NDArray[np.int64], index: int) -> ClassQuality
 
 
 def _macro_f1(qualities: Sequence[ClassQuality]) -> float:
-    counted = [quality.f1 for quality in qualities if quality.support >= MIN_CLASS_SUPPORT]
-    counted = counted or [quality.f1 for quality in qualities if quality.support > 0]
+    counted: list[float] = []
+    for support, classes in ((MIN_CLASS_SUPPORT, 2), (FEW, 1), (1, 0)):
+        counted = [quality.f1 for quality in qualities if quality.support >= support]
+        if len(counted) >= classes:
+            break
     return _ratio(sum(counted), len(counted))
 
 

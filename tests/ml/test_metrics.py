@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ml.metrics import MIN_CLASS_SUPPORT, ClassQuality, Evaluation, evaluate_confusion, evaluate_predictions
+from ml.metrics import FEW, MIN_CLASS_SUPPORT, ClassQuality, Evaluation, evaluate_confusion, evaluate_predictions
 
 
 def test_figures_are_those_computed_by_hand() -> None:
@@ -33,6 +33,11 @@ def test_a_class_with_too_few_samples_does_not_move_the_macro_figure() -> None:
     assert found.macro_f1 == pytest.approx((negative + 1) / 2)
     confusion[1] = [enough, 0, 0]
     assert evaluate_confusion(confusion).macro_f1 == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+def test_without_two_large_classes_smaller_ones_count_but_single_samples_do_not() -> None:
+    confusion = np.array([[MIN_CLASS_SUPPORT, 0, 0], [0, 0, 1], [0, 0, FEW]])
+    assert evaluate_confusion(confusion).macro_f1 == pytest.approx((1 + 2 * FEW / (2 * FEW + 1)) / 2)
 
 
 def test_with_few_samples_everywhere_every_class_that_occurs_counts() -> None:
