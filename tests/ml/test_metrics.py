@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from ml.metrics import FEW, MIN_CLASS_SUPPORT, ClassQuality, Evaluation, evaluate_confusion, evaluate_predictions
+from ml.metrics import (
+    FEW,
+    MIN_CLASS_SUPPORT,
+    ClassQuality,
+    Evaluation,
+    evaluate_confusion,
+    evaluate_predictions,
+)
 
 
 def test_figures_are_those_computed_by_hand() -> None:

