@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CONTENT_FOLDER = Path(__file__).resolve().parent / "content"
 DEMO_PASSWORD = "huisheng-demo"  # noqa: S105 - the demo prints it
 
+JOINED_DAYS = 150  # ago, at least: everybody is older here than what they say
 VIEW_DAYS = 60  # of the last 30 and, to compare with, of as many before
 
 Parsed = TypeVar("Parsed")
@@ -276,9 +277,20 @@ def _seed_users(readers: Iterable[SeedUser], password: str) -> int:
 def _seed_user(seed: SeedUser, hashed: str, **rights: bool) -> bool:
     _user, made = User.objects.get_or_create(
         username=seed.username,
-        defaults={"display_name": seed.display_name, "bio": seed.bio, "password": hashed, **rights},
+        defaults={
+            "display_name": seed.display_name,
+            "bio": seed.bio,
+            "password": hashed,
+            "date_joined": _joined_at(seed.username),
+            **rights,
+        },
     )
     return made
+
+
+def _joined_at(username: str) -> datetime:
+    """Some day before the oldest article, each account another one."""
+    return timezone.now() - timedelta(days=JOINED_DAYS + zlib.crc32(username.encode()) % 600)
 
 
 def _seed_article(seed: SeedArticle, category: Category, people: _People) -> int:

@@ -60,6 +60,7 @@ def test_the_content_that_ships_is_complete() -> None:
     assert {column.slug for column in content.columns} == CATEGORIES
     assert {len(column.articles) for column in content.columns} == {6}
     articles = [article for column in content.columns for article in column.articles]
+    assert max(article.days_ago for article in articles) < seeding.JOINED_DAYS
     assert {len([c for c in article.comments if c.status == "visible"]) for article in articles} == {10}
     assert max(Counter(article.slug for article in articles).values()) == 1
     comments = [comment for article in articles for comment in article.comments]
@@ -111,6 +112,7 @@ def test_seeding_makes_people_articles_and_comments_in_the_past(folder: Path) ->
         timedelta(hours=2),
     ]
     assert all(comment.created_at <= timezone.now() for comment in comments)
+    assert all(comment.author.date_joined < article.published_at for comment in comments)
 
 
 @pytest.mark.django_db

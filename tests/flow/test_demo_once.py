@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -70,6 +72,22 @@ def test_the_retrained_model_is_served_and_no_request_failed_on_the_way(report: 
     assert report["served_model"] == report["promotion"]["to"] != report["promotion"]["from"]
     assert report["requests_during_swap"] >= 200
     assert report["failed_requests_during_swap"] == 0
+
+
+def test_the_first_model_takes_the_demos_comments_as_a_reader_would(
+    environment: dict[str, str], report: dict[str, Any]
+) -> None:
+    """Of what no moderator labelled, too: none of the three sentiments swallows the others."""
+    said_of = """
+        SELECT label, COUNT(*) FROM comments_prediction WHERE model_digest = ? AND NOT EXISTS
+            (SELECT 1 FROM labels_label WHERE labels_label.comment_id = comments_prediction.comment_id
+             AND source = 'moderator')
+        GROUP BY label
+    """
+    with contextlib.closing(sqlite3.connect(Path(environment["VAR_DIR"]) / "db.sqlite3")) as database:
+        counts = dict(database.execute(said_of, (report["first_model"]["digest"],)).fetchall())
+    assert set(counts) == {"negative", "neutral", "positive"}
+    assert max(counts.values()) < 0.7 * sum(counts.values())
 
 
 def test_nothing_is_left_running_after_the_loop(environment: dict[str, str], report: dict[str, Any]) -> None:
