@@ -52,12 +52,13 @@ def upload(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def show(request: HttpRequest, name: str) -> HttpResponse:
-    """A picture's file. Its name says what it holds, so a browser that has it need not ask again."""
+    """A picture's file. Its name says what it holds, so who has it only asks whether it is still there."""
     if not FILE_NAME.fullmatch(name):
         raise Http404
-    if request.headers.get("If-None-Match") == f'"{name}"':
-        return HttpResponse(status=304, headers={"ETag": f'"{name}"', **HEADERS})
+    headers = {"ETag": f'"{name}"', **HEADERS}
     try:
+        if request.headers.get("If-None-Match") == headers["ETag"] and default_storage.exists(name):
+            return HttpResponse(status=304, headers=headers)
         with default_storage.open(name) as file:
             content = file.read()
     except FileNotFoundError as error:
@@ -65,4 +66,4 @@ def show(request: HttpRequest, name: str) -> HttpResponse:
     except OSError as error:
         logger.warning("%s cannot be read: %s", name, error)
         return HttpResponse(status=503, headers={"Retry-After": "5", "Cache-Control": "no-store"})
-    return HttpResponse(content, content_type="image/webp", headers={"ETag": f'"{name}"', **HEADERS})
+    return HttpResponse(content, content_type="image/webp", headers=headers)

@@ -5,6 +5,7 @@
 #   both      PORT (8080) · WORKERS (the container's processors) · RUN_DIR (/tmp/nginx): what is written while running
 #   gateway   WEB_ADDRESS (web:8000) · STATIC_ROOT (/srv/static) · MAX_BODY_SIZE (2m)
 #             MAX_IMAGE_SIZE (11m): of a body with a picture · PICTURE_CACHE_SIZE (128m): on disk, in RUN_DIR
+#             PICTURE_FRESH_SECONDS (60): how long a picture is served before it is asked whether it is still there
 #             TRUSTED_PROXIES (none): addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed
 #             PAGES_PER_SECOND (30) PAGES_BURST (120) · WRITES_PER_SECOND (10) WRITES_BURST (40)
 #             SIGN_INS_PER_MINUTE (60) SIGN_INS_BURST (20): of one address; more are answered 429
@@ -75,11 +76,13 @@ render() {
 prepare_gateway() {
     WEB_ADDRESS=${WEB_ADDRESS:-web:8000} STATIC_ROOT=${STATIC_ROOT:-/srv/static} MAX_BODY_SIZE=${MAX_BODY_SIZE:-2m}
     MAX_IMAGE_SIZE=${MAX_IMAGE_SIZE:-11m} PICTURE_CACHE_SIZE=${PICTURE_CACHE_SIZE:-128m}
+    PICTURE_FRESH_SECONDS=${PICTURE_FRESH_SECONDS:-60}
     PAGES_PER_SECOND=${PAGES_PER_SECOND:-30} PAGES_BURST=${PAGES_BURST:-120}
     WRITES_PER_SECOND=${WRITES_PER_SECOND:-10} WRITES_BURST=${WRITES_BURST:-40}
     SIGN_INS_PER_MINUTE=${SIGN_INS_PER_MINUTE:-60} SIGN_INS_BURST=${SIGN_INS_BURST:-20}
     WEB_IDLE_SECONDS=${WEB_IDLE_SECONDS:-55} WEB_LOOKUP_SECONDS=${WEB_LOOKUP_SECONDS:-5}
-    numbers='PAGES_PER_SECOND PAGES_BURST WRITES_PER_SECOND WRITES_BURST SIGN_INS_PER_MINUTE SIGN_INS_BURST WEB_IDLE_SECONDS'
+    numbers='PAGES_PER_SECOND PAGES_BURST WRITES_PER_SECOND WRITES_BURST SIGN_INS_PER_MINUTE SIGN_INS_BURST WEB_IDLE_SECONDS
+        PICTURE_FRESH_SECONDS'
     for name in $numbers WEB_LOOKUP_SECONDS; do must_be "$name" '[1-9][0-9]{0,5}' 'a whole number above 0'; done
     sizes='MAX_BODY_SIZE MAX_IMAGE_SIZE PICTURE_CACHE_SIZE'
     for name in $sizes; do must_be "$name" '[1-9][0-9]{0,8}[kmg]?' 'a size like 2m'; done

@@ -108,7 +108,14 @@ def manage(environment: dict[str, str], *command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def blog(tmp_path_factory: pytest.TempPathFactory, blog_environment: dict[str, str]) -> Iterator[Nginx]:
+def web_port() -> int:
+    return find_free_port()
+
+
+@pytest.fixture(scope="module")
+def blog(
+    tmp_path_factory: pytest.TempPathFactory, blog_environment: dict[str, str], web_port: int
+) -> Iterator[Nginx]:
     """The gateway before the blog, with the static files that both images hold."""
     folder = tmp_path_factory.mktemp("gateway")
     quietly = ("--no-input", "--verbosity", "0")
@@ -116,10 +123,11 @@ def blog(tmp_path_factory: pytest.TempPathFactory, blog_environment: dict[str, s
     # Only the blog's own: to compress all of the admin's takes ten seconds.
     others = [word for name in ("admin", "unfold", "rest_framework") for word in ("--ignore", name)]
     manage(blog_environment, "collectstatic", *quietly, *others)
-    port = find_free_port()
     with (
-        running_blog(folder / "blog", blog_environment, port=port),
-        running_gateway(folder, f"127.0.0.1:{port}", STATIC_ROOT=blog_environment["STATIC_ROOT"]) as nginx,
+        running_blog(folder / "blog", blog_environment, port=web_port),
+        running_gateway(
+            folder, f"127.0.0.1:{web_port}", STATIC_ROOT=blog_environment["STATIC_ROOT"]
+        ) as nginx,
     ):
         yield nginx
 
@@ -217,6 +225,25 @@ def test_a_picture_comes_in_at_its_address_alone_and_is_served_from_the_gateway(
         assert [bool(line["upstream"]) for line in log_lines(blog, path)] == [True, False]
     assert httpx.get(f"{blog.url}/media/images/{'0' * 32}.webp").status_code == 404
     assert httpx.get(f"{blog.url}/media/../var/db.sqlite3").status_code == 404
+
+
+def test_a_picture_that_was_removed_is_soon_gone_from_the_gateway_too(
+    blog: Nginx, blog_environment: dict[str, str], web_port: int, tmp_path: Path
+) -> None:
+    name = f"{'a' * 32}.webp"
+    file = Path(blog_environment["VAR_DIR"]) / "media" / "images" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"a picture")
+    with running_gateway(tmp_path, f"127.0.0.1:{web_port}", PICTURE_FRESH_SECONDS="1") as nginx:
+        address = f"{nginx.url}/media/images/{name}"
+
+        def asked() -> set[str]:
+            assert httpx.get(address).content == b"a picture"
+            return {line["upstream_status"] for line in log_lines(nginx, f"/media/images/{name}")}
+
+        wait_until(lambda: asked() >= {"200", "", "304"}, "its being asked for whether it is still there")
+        file.unlink()
+        wait_until(lambda: httpx.get(address).status_code == 404, "its being gone")
 
 
 def make_noise(width: int, height: int) -> bytes:
