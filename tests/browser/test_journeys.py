@@ -118,7 +118,7 @@ def test_two_readers_talk_without_a_reload(new_page: NewPage, inference: Inferen
     expect(writer.locator(".live-notice")).to_contain_text("谢谢")
     assert Report.objects.get().reporter.username == "xiaoman"
 
-    reader.locator(".comment-replies").get_by_role("button", name="删除").click()
+    reader.locator(".comment-replies").get_by_role("link", name="删除").click()
     reader.get_by_role("dialog").get_by_role("button", name="删除").click()
     expect(writer.get_by_text("豆浆三块")).to_have_count(0)
     assert [page.evaluate("window.notReloaded") for page in (reader, writer)] == [True, True]
