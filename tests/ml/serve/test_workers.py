@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -19,12 +20,26 @@ import pytest
 
 from ml.client import InferenceClient, InferenceError
 from ml.serve.fleet import Fleet, WorkerState, combine_states
+from ml.serve.workers import kept_for_good
 from tests.ml.conftest import ROOT, Store, TinyModel
 from tests.ml.serve.test_process import Load
 from tests.servers import find_free_port, wait_until
 
 WORKERS = 3
 TEXTS = {"texts": ["很好看", "太差了"]}
+
+
+def test_the_garbage_collector_leaves_alone_what_a_start_makes_and_looks_after_the_rest() -> None:
+    try:
+        with kept_for_good():
+            made_at_the_start = [object()]
+        made_later = [object()]
+        looked_at = {id(found) for found in gc.get_objects()}
+        assert gc.isenabled()
+        assert id(made_at_the_start) not in looked_at
+        assert id(made_later) in looked_at
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
