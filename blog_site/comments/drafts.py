@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
@@ -15,8 +14,8 @@ from django.views.decorators.http import require_POST
 from blog_site.articles.models import Category
 
 from .inference import InferenceError, judge_draft
-from .models import Sentiment
 from .text import CommentRejected, clean_comment_text
+from .tone import is_harsh
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +27,12 @@ def draft_sentiment(request: HttpRequest) -> HttpResponse:
     if not (request.user.is_authenticated or Category.objects.filter(guests_may_comment=True).exists()):
         return HttpResponse(status=204)
     try:
-        judged = judge_draft(clean_comment_text(request.POST.get("text", ""))).predictions[0]
+        text = clean_comment_text(request.POST.get("text", ""))
+        judged = judge_draft(text).predictions[0]
     except CommentRejected:
         return HttpResponse(status=204)
     except InferenceError as error:
         logger.info("draft: not judged: %s", error)
         return HttpResponse(status=204)
-    harsh = is_harsh(judged.label, judged.score)
+    harsh = is_harsh(text, judged.label, judged.score)
     return JsonResponse({"label": judged.label, "score": round(judged.score, 4), "harsh": harsh})
-
-
-def is_harsh(label: str, score: float) -> bool:
-    """Whether a text reads so negative that its writer may want to put it otherwise."""
-    return label == Sentiment.NEGATIVE and score >= settings.HARSH_DRAFT_SCORE

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from blog_site.comments.models import BlockedWord, Comment
-from blog_site.comments.rules import contains_word
+from blog_site.comments.tone import INSULTS, holds_any
 from blog_site.users.models import User
 
 from .received import received_comments
 
 PAGE_SIZE: Final = 8
 LOOKED_AT: Final = 300  # comments with something in them, for one page; few of them are negative
-
-# Said to or of a person, whatever it is about; harsh words for a thing are not here.
-INSULTS: Final = (
-    "傻逼", "傻比", "煞笔", "傻子", "脑残", "智障", "弱智", "白痴", "蠢货", "蠢猪", "猪脑子", "人渣", "畜生", "贱人",
-    "王八蛋", "混蛋", "滚蛋", "滚粗", "滚出去", "去死吧", "不要脸", "他妈的", "草泥马", "狗东西", "死全家",
-    "sb", "cnm", "nmsl", "idiot", "idiots", "moron", "morons", "asshole", "bitch", "retard", "retarded", "fuck",
-    "fucking", "kill yourself",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,13 +50,8 @@ def _fit_to_be_shown(writer: User, comment_ids: list[int]) -> Iterator[Comment]:
         .defer("article__body_markdown", "article__body_html")
         .order_by("-created_at", "-pk")
     ):
-        if not attacks(comment.text, unfit):
+        if not holds_any(comment.text, unfit):
             yield comment
-
-
-def attacks(text: str, words: Iterable[str]) -> bool:
-    """Whether a text holds a word with which nobody wants to argue."""
-    return any(contains_word(text, word) for word in words)
 
 
 def _find_last(writer: User, after: str) -> Comment | None:
