@@ -26,10 +26,13 @@ from rest_framework.permissions import IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from blog_site.articles.forms import MAX_BODY_CHARACTERS, MAX_TAGS
 from blog_site.articles.models import Article, ArticleQuerySet, Category, Tag
 from blog_site.articles.search import FoundArticles, search_articles
 from blog_site.articles.services import (
+    MAX_BODY_CHARACTERS,
+    MAX_TAGS,
+    TOO_MANY_TAGS,
+    check_body,
     clean_tag_names,
     decide_publication,
     delete_article,
@@ -136,9 +139,12 @@ class ArticleWriteSerializer(serializers.ModelSerializer[Article]):
     summary = StrictStringField(max_length=300, required=False, allow_blank=True)
     body_markdown = StrictStringField(max_length=MAX_BODY_CHARACTERS, trim_whitespace=False)
     tags = serializers.ListField(
-        child=StrictStringField(max_length=40), max_length=MAX_TAGS, required=False, write_only=True
+        child=StrictStringField(max_length=40),
+        max_length=MAX_TAGS,
+        required=False,
+        write_only=True,
+        error_messages={"max_length": TOO_MANY_TAGS},
     )
-
     cover = StrictStringField(
         max_length=500,
         required=False,
@@ -163,6 +169,10 @@ class ArticleWriteSerializer(serializers.ModelSerializer[Article]):
         if not found:
             raise ValidationError(_("你没有上传过这张图片"))
         return found[address]
+
+    def validate_body_markdown(self, body: str) -> str:
+        check_body(body)
+        return body
 
     def validate_tags(self, tags: list[str]) -> list[str]:
         return clean_tag_names(tags)
@@ -255,7 +265,9 @@ def write_article(article: Article, data: Any, *, partial: bool = False) -> Arti
     try:
         save_article(article=article, tags=tags)
     except DjangoValidationError as error:
-        raise ValidationError({"tags": error.messages}) from error
+        raise ValidationError(
+            error.message_dict if hasattr(error, "error_dict") else error.messages
+        ) from error
     return Article.objects.with_people().get(pk=article.pk)
 
 

@@ -11,7 +11,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from .forms import split_tag_names
 from .models import Article, ArticleQuerySet, Category, Tag
-from .services import delete_article, save_article
+from .services import check_body, delete_article, save_article
 
 
 @admin.register(Category)
@@ -29,7 +29,10 @@ class ArticleAdminForm(ModelForm):
     """Tags are typed, as writers type them: thousands to pick from are no help, least of all to a screen reader."""
 
     tag_names = CharField(
-        label=_("标签"), required=False, help_text=_("用逗号隔开"), widget=UnfoldAdminTextInputWidget
+        label=_("标签"),
+        required=False,
+        help_text=_("用逗号隔开，最多 8 个，例如：早餐, 豆浆, 老店"),
+        widget=UnfoldAdminTextInputWidget,
     )
 
     class Meta:
@@ -52,6 +55,11 @@ class ArticleAdminForm(ModelForm):
         super().__init__(*args, **kwargs)
         if self.instance.pk:
             self.initial["tag_names"] = self.instance.tag_names()
+
+    def clean_body_markdown(self) -> str:
+        body: str = self.cleaned_data["body_markdown"]
+        check_body(body)
+        return body
 
     def clean_tag_names(self) -> list[str]:
         return split_tag_names(self.cleaned_data["tag_names"])

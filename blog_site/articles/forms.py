@@ -15,17 +15,15 @@ from blog_site.media.models import Image
 from blog_site.users.names import clean_name
 
 from .models import Article
-from .services import clean_tag_names, is_slug_taken
+from .services import MAX_BODY_CHARACTERS, check_body, clean_tag_names, is_slug_taken
 
-MAX_TAGS = 8
-MAX_BODY_CHARACTERS = 100_000
 COVERS_OFFERED = 12
 _BETWEEN_TAGS = re.compile(r"[,，、;；\n]")
 _MINUTES = "%Y-%m-%dT%H:%M"  # what a browser's field for a moment reads and sends
 
 
 def split_tag_names(typed: str) -> list[str]:
-    """The tags of a line of them. Raises ValidationError for one that is too long."""
+    """The tags of a line of them. Raises ValidationError for too many, and for one that is too long."""
     return clean_tag_names([name.strip().lstrip("#") for name in _BETWEEN_TAGS.split(typed)])
 
 
@@ -109,20 +107,11 @@ class ArticleForm(forms.ModelForm):
 
     def clean_body_markdown(self) -> str:
         body: str = self.cleaned_data["body_markdown"]
-        if len(body) > MAX_BODY_CHARACTERS:
-            raise forms.ValidationError(
-                _("正文有 %(count)d 字，最多 %(limit)d 字。请删去一些或分成两篇。"),
-                params={"count": len(body), "limit": MAX_BODY_CHARACTERS},
-            )
+        check_body(body)
         return body
 
     def clean_tag_names(self) -> list[str]:
-        names = split_tag_names(self.cleaned_data["tag_names"])
-        if len(names) > MAX_TAGS:
-            raise forms.ValidationError(
-                _("有 %(count)d 个标签，最多 %(limit)d 个。"), params={"count": len(names), "limit": MAX_TAGS}
-            )
-        return names
+        return split_tag_names(self.cleaned_data["tag_names"])
 
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"].lower()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import nh3
 from django.utils.text import slugify
 from markdown_it import MarkdownIt
-from markdown_it.common.utils import escapeHtml
+from markdown_it.common.utils import escapeHtml, unescapeAll
 from markdown_it.renderer import RendererProtocol
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
@@ -25,7 +25,8 @@ from mdit_py_plugins.footnote import footnote_plugin
 from blog_site.media.models import Image
 from blog_site.policies import may_show_picture
 
-from .code_colours import CODE_CLASS, colour_code
+from .code_colours import CODE_CLASS, Colouring
+from .effort import limit_effort
 from .formulas import MATHML_ATTRIBUTES, MATHML_TAGS, TooMuchMath, render_formula
 
 MAX_FORMULA_CHARACTERS: Final = (
@@ -91,9 +92,17 @@ _FILTERS: Final = {
 }
 
 
+def check_markdown(text: str) -> None:
+    """Raise TooMuchMarkup for a text that `render_markdown` would not render."""
+    _markdown().parse(text, {})
+
+
 def render_markdown(text: str) -> str:
-    """Render Markdown to safe HTML; asks the database once for the sizes of the pictures that were uploaded here."""
-    markdown, env = _markdown(), {"formula_characters": 0}
+    """Render Markdown to safe HTML; asks the database once for the sizes of the pictures that were uploaded here.
+
+    Raises TooMuchMarkup for a text that takes more than effort.MAX_STEPS to read.
+    """
+    markdown, env = _markdown(), {"formula_characters": 0, "colouring": Colouring()}
     tokens = markdown.parse(text, env)
     _size_images(tokens)
     return nh3.clean(
@@ -109,7 +118,7 @@ def render_markdown(text: str) -> str:
 
 @functools.cache
 def _markdown() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _colour_fence})
+    markdown = MarkdownIt("commonmark", {"html": False})
     markdown.enable(["table", "strikethrough"])
     # Prices are no formulas: a dollar that a digit follows closes none, and neither does one after a space.
     dollarmath_plugin(markdown, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
@@ -117,6 +126,8 @@ def _markdown() -> MarkdownIt:
     markdown.core.ruler.push("headings", _name_headings)
     markdown.core.ruler.push("task_lists", _tick_tasks)
     markdown.core.ruler.push("table_cells", _align_cells)
+    limit_effort(markdown)
+    markdown.add_render_rule("fence", _render_fence)
     markdown.add_render_rule("math_inline", _render_math)
     markdown.add_render_rule("math_inline_double", _render_math)
     markdown.add_render_rule("math_block", _render_math)
@@ -213,10 +224,13 @@ def _align_cells(state: StateCore) -> None:
 # -- Code and formulas -------------------------------------------------------------------------------------------
 
 
-def _colour_fence(code: str, language: str, attributes: str) -> str:
-    """A fenced block, whole."""
+def _render_fence(
+    renderer: RendererProtocol, tokens: Sequence[Token], place: int, options: OptionsDict, env: EnvType
+) -> str:
+    token = tokens[place]
+    language = next(iter(unescapeAll(token.info).split()), "")
     name = f' class="language-{escapeHtml(language)}"' if language else ""
-    return f"<pre><code{name}>{colour_code(code, language)}</code></pre>"
+    return f"<pre><code{name}>{env['colouring'].colour(token.content, language)}</code></pre>\n"
 
 
 def _render_math(

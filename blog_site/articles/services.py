@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -15,15 +16,24 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from blog_site.media.models import Image, find_digests
 from blog_site.media.services import delete_images
 
+from .effort import MAX_STEPS, TooMuchMarkup
 from .hot import touch_page
 from .models import Article, Draft, OldSlug, Tag
-from .rendering import render_markdown
+from .rendering import check_markdown, render_markdown
 from .search import index_article, remove_article
 
+logger = logging.getLogger(__name__)
+
+MAX_BODY_CHARACTERS = 100_000
+MAX_TAGS = 8  # of one article
+TOO_MANY_TAGS = gettext_lazy(
+    "有 %(show_value)d 个标签，最多 %(limit_value)d 个。"
+)  # words of Django's validators
 MAX_SLUG_WORDS = 16
 SLUG_ATTEMPTS = 20  # of which half are random: what still clashes then is not the slug
 
@@ -31,10 +41,16 @@ SLUG_ATTEMPTS = 20  # of which half are random: what still clashes then is not t
 def save_article(*, article: Article, tags: Sequence[str]) -> Article:
     """Save an article with exactly these tags: render it, date its first publication, give it a slug.
 
-    Raises ValidationError for a tag that is longer than a tag may be.
+    Raises ValidationError for tags and for a body that no article may have; it names the field.
     """
-    names = clean_tag_names(tags)
-    article.body_html = render_markdown(article.body_markdown)
+    try:
+        names = clean_tag_names(tags)
+    except ValidationError as error:
+        raise ValidationError({"tags": error.messages}) from error
+    try:
+        article.body_html = render_body(article.body_markdown)
+    except ValidationError as error:
+        raise ValidationError({"body_markdown": error.messages}) from error
     _date_publication(article)
     with transaction.atomic():
         before = Article.objects.filter(pk=article.pk).values_list("slug", flat=True).first()
@@ -43,6 +59,39 @@ def save_article(*, article: Article, tags: Sequence[str]) -> Article:
         article.tags.set([find_or_make_tag(name=name) for name in names])
         index_article(article)
     return article
+
+
+def render_body(body: str) -> str:
+    """Render an article's text to safe HTML. Raises ValidationError for one that is refused, with the reason."""
+    _check_length(body)
+    try:
+        return render_markdown(body)
+    except TooMuchMarkup as error:
+        raise _too_much_markup() from error
+
+
+def check_body(body: str) -> None:
+    """Raise the ValidationError that `render_body` would, without rendering."""
+    _check_length(body)
+    try:
+        check_markdown(body)
+    except TooMuchMarkup as error:
+        raise _too_much_markup() from error
+
+
+def _check_length(body: str) -> None:
+    if len(body) > MAX_BODY_CHARACTERS:
+        raise ValidationError(
+            _("正文有 %(count)d 字，最多 %(limit)d 字。请删去一些或分成两篇。")
+            % {"count": len(body), "limit": MAX_BODY_CHARACTERS}
+        )
+
+
+def _too_much_markup() -> ValidationError:
+    return ValidationError(
+        _("正文里的括号、引用、列表或表格太多太密，排版超过了 %(limit)d 步的上限。请删去一些或分成两篇。")
+        % {"limit": MAX_STEPS}
+    )
 
 
 def publish_article(*, article: Article) -> Article:
@@ -98,7 +147,11 @@ def render_articles(*, dry_run: bool = False) -> int:
     for article in Article.objects.only("title", "summary", "status", "body_markdown", "body_html").iterator(
         200
     ):
-        body_html = render_markdown(article.body_markdown)
+        try:
+            body_html = render_markdown(article.body_markdown)
+        except TooMuchMarkup as error:
+            logger.warning("article %d keeps the HTML it has: %s", article.pk, error)
+            continue
         if body_html == article.body_html:
             continue
         changed += 1
@@ -131,7 +184,10 @@ def remove_unused_images(*, age: timedelta, dry_run: bool = False) -> int:
 
 
 def clean_tag_names(tags: Sequence[str]) -> list[str]:
-    """Give tag names in their order, trimmed, without blanks and without repeating one in another case."""
+    """Give tag names in their order, trimmed, without blanks and without repeating one in another case.
+
+    Raises ValidationError for more than an article may have, and for one that is longer than a tag may be.
+    """
     names: dict[str, str] = {}
     longest = _max_length(Tag, "name")
     for tag in tags:
@@ -143,6 +199,8 @@ def clean_tag_names(tags: Sequence[str]) -> list[str]:
             )
         if name:
             names.setdefault(name.casefold(), name)
+    if len(names) > MAX_TAGS:
+        raise ValidationError(TOO_MANY_TAGS % {"show_value": len(names), "limit_value": MAX_TAGS})
     return list(names.values())
 
 

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -22,9 +23,16 @@ from blog_site.media.services import UploadRefused, store_image
 from .drafts import FIELDS, keep_draft, keep_version
 from .echo import Echo, listen
 from .editor_texts import say_editor_texts
-from .forms import MAX_BODY_CHARACTERS, ArticleForm
+from .forms import ArticleForm
 from .models import Article, ArticleQuerySet, Draft
-from .services import decide_publication, delete_article, render_markdown, save_article, withdraw_article
+from .services import (
+    MAX_BODY_CHARACTERS,
+    decide_publication,
+    delete_article,
+    render_body,
+    save_article,
+    withdraw_article,
+)
 
 KEPT_ARTICLE: Final = "kept_article"  # key in the session
 ACTIONS: Final = ("draft", "preview", "schedule", "publish")
@@ -52,7 +60,7 @@ def _write(request: HttpRequest, article: Article) -> HttpResponse:
     if not form.is_valid():
         return _render_form(request, form, status=400)
     if form.action == "preview":
-        return _render_form(request, form, preview=render_markdown(article.body_markdown))
+        return _render_form(request, form, preview=render_body(article.body_markdown))
     if _is_changed_elsewhere(request.POST, article):
         return _warn_of_other_version(request, form)
     return _save(request, form)
@@ -184,7 +192,10 @@ def preview(request: HttpRequest) -> HttpResponse:
     """The HTML of a text that is being written."""
     if not request.user.is_authenticated:
         return HttpResponse(status=401)
-    return HttpResponse(render_markdown(request.POST.get("body_markdown", "")[:MAX_BODY_CHARACTERS]))
+    try:
+        return HttpResponse(render_body(request.POST.get("body_markdown", "")))
+    except ValidationError as refusal:
+        return HttpResponse(format_html("<p><strong>{}</strong></p>", " ".join(refusal.messages)), status=400)
 
 
 @require_POST

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from types import FrameType
 
 import pytest
 from django.core.files.storage import default_storage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blog_site.articles import effort
+from blog_site.articles.code_colours import MAX_SECONDS, Colouring
+from blog_site.articles.effort import MAX_FORMULA_LINES, MAX_STEPS, TooMuchMarkup
 from blog_site.articles.formulas import MAX_CHARACTERS, TooMuchMath, render_formula
 from blog_site.articles.rendering import ALLOWED_ATTRIBUTES, ALLOWED_TAGS, SCROLLED, render_markdown
 from blog_site.media.models import Image
@@ -109,6 +116,133 @@ def test_formulas_become_mathml_in_the_line_and_on_their_own() -> None:
 )
 def test_a_formula_that_cannot_be_read_is_shown_as_it_was_written(formula: str) -> None:
     assert '<code class="math-wrong">' in render_markdown(f"前 ${formula}$ 后")
+
+
+# -- Texts that were made to take long --
+
+
+def repeat(unit: str, *, characters: int = 100_000) -> str:
+    return (unit * (characters // len(unit) + 1))[:characters]
+
+
+DENSE = {
+    "brackets": repeat("["),
+    "pictures": repeat("!["),
+    "brackets beside definitions": "[a]: b\n\n[^a]: c\n\n" + repeat("[", characters=99_000),
+    "a long paragraph in quotes": ">" * 100 + "a\n" + repeat("b\n"),
+    "many paragraphs in quotes": repeat(">" * 19 + "a\nb\nb\nb\nb\n\n"),
+    "a table": "|a" * 1000 + "|\n" + "|-" * 1000 + "|\n" + repeat("|\n", characters=90_000),
+    "items": repeat("- a\n"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("text", DENSE.values(), ids=DENSE.keys())
+def test_a_text_that_makes_too_much_work_is_given_up_early(text: str, steps: Counter[str]) -> None:
+    with pytest.raises(TooMuchMarkup, match=str(MAX_STEPS)):
+        render_markdown(text)
+    assert sum(steps.values()) <= MAX_STEPS + 1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "[^",
+        "[^xxx",
+        "$$ a\n\n",
+        "- $$ a\n",
+        "$$ a\n# h\n",
+        "![a](",
+        "`a ``b ",
+        "*a **b ",
+        "<a ",
+        "[a]: b\n",
+        "\\$a$ ",
+    ],
+)
+def test_twice_the_text_is_twice_the_work(unit: str, lines_read: Counter[str]) -> None:
+    work = []
+    for characters in (800, 1_600):
+        lines_read.clear()
+        render_markdown("[^a]: x\n\n" + repeat(unit, characters=characters))
+        work.append(lines_read.total())
+    assert work[1] < 3 * work[0]
+
+
+@pytest.fixture
+def steps(monkeypatch) -> Counter[str]:
+    """How often the parser tried a rule."""
+    tried: Counter[str] = Counter()
+    add_steps = effort._add_steps
+
+    def count(state: object, steps: int) -> None:
+        tried["rules"] += steps == 1
+        add_steps(state, steps)
+
+    monkeypatch.setattr(effort, "_add_steps", count)
+    return tried
+
+
+@pytest.fixture
+def lines_read() -> Iterator[Counter[str]]:
+    """How many lines Python goes through in the parser and its plugins, loops within one rule among them."""
+    executed: Counter[str] = Counter()
+
+    def enter(frame: FrameType, event: str, argument: object):
+        return (
+            step if "mdit_py_plugins" in (name := frame.f_code.co_filename) or "markdown_it" in name else None
+        )
+
+    def step(frame: FrameType, event: str, argument: object):
+        executed["lines"] += event == "line"
+        return step
+
+    before = sys.gettrace()
+    render_markdown("")  # what is made once
+    sys.settrace(enter)
+    yield executed
+    sys.settrace(before)
+
+
+def test_a_formula_over_more_lines_than_are_read_is_text() -> None:
+    def formula(lines: int) -> str:
+        return "$$\nx\n" + "\n" * (lines - 2) + "x\n$$\n"
+
+    assert "<math" in render_markdown(formula(MAX_FORMULA_LINES - 2))
+    assert "<math" not in render_markdown(formula(MAX_FORMULA_LINES))
+
+
+@pytest.mark.once
+def test_an_article_as_long_as_one_may_be_is_rendered() -> None:
+    paragraph = (
+        "## 小标题\n\n今天**很**冷，去[豆浆店](https://a.example)喝`热`豆浆[^1]，排了*很久*的队。\n\n"
+        "- 油条\n- 豆浆\n\n"
+    )
+    html = render_markdown("[^1]: 出处\n\n" + paragraph * (99_000 // len(paragraph)))
+    assert html.count("<h2") == 99_000 // len(paragraph)
+
+
+def test_code_that_takes_its_lexer_long_stays_plain_and_whole() -> None:
+    ticks = iter(range(10**9))
+    colouring = Colouring(clock=lambda: next(ticks) * MAX_SECONDS / 50)  # each token a fiftieth
+    short, long = "a = 1\n", "a = 1\n" * 100
+
+    assert "<span" in colouring.colour(short, "python")
+    assert colouring.colour(long, "python") == long
+    assert next(ticks) < 60
+    assert colouring.colour(short, "python") == short  # the text has had its time
+
+
+@pytest.mark.parametrize("code", ["a\n" * 10_001, "a" * 1_001, "a" + "\n" * 101 + "b"])
+def test_code_of_a_shape_that_lexers_cannot_bear_stays_plain(code: str) -> None:
+    assert Colouring().colour(code, "matlab") == code
+
+
+@pytest.mark.once
+def test_the_clock_of_the_colours_ends_what_takes_a_square_of_its_length() -> None:
+    code = "a\n" * 9_900
+    assert Colouring().colour(code, "csharp") == code
 
 
 @pytest.mark.parametrize(

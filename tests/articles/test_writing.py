@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from blog_site.articles.drafts import MAX_DRAFTS
 from blog_site.articles.models import Article, Draft, OldSlug
-from blog_site.articles.services import remove_unused_images, save_article, spell_in_pinyin
+from blog_site.articles.services import remove_unused_images, render_articles, save_article, spell_in_pinyin
 from blog_site.articles.tasks import remove_unused_images as remove_unused_images_by_schedule
 from blog_site.media.models import Image
 from tests.blog import PASSWORD, make_article, make_category, make_comment, make_user
@@ -413,6 +413,22 @@ def test_discarding_asks_first(client: Client, writer) -> None:
 
 
 # -- The preview beside the text, and what is kept rendered --
+
+
+def test_the_preview_says_why_a_text_is_not_rendered(client: Client, writer) -> None:
+    for text, limit in (("[" * 100_000, "250000 步"), ("字" * 100_001, "最多 100000 字")):
+        refused = client.post("/write/preview/", {"body_markdown": text})
+        assert refused.status_code == 400
+        assert limit in refused.content.decode()
+
+
+def test_rendering_all_anew_passes_over_a_text_that_is_not_rendered_any_more(writer) -> None:
+    article = make_article(author=writer)
+    Article.objects.filter(pk=article.pk).update(body_markdown="[" * 100_000)
+
+    assert render_articles() == 0
+    article.refresh_from_db()
+    assert "豆浆" in article.body_html
 
 
 def test_the_preview_is_what_readers_will_see(client: Client, writer) -> None:
