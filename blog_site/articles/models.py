@@ -127,6 +127,8 @@ class Article(models.Model):
     status = models.CharField(_("状态"), max_length=10, choices=Status.choices, default=Status.DRAFT)
     published_at = models.DateTimeField(_("发布时间"), null=True, blank=True)
     comments_open = models.BooleanField(_("开放评论"), default=True, db_default=True)
+    # Drawn when the form of a new article is shown: sent twice, by two clicks or by going back, it makes one article.
+    form_key = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(_("创建时间"), auto_now_add=True)
     updated_at = models.DateTimeField(_("更新时间"), auto_now=True)
 
@@ -137,6 +139,7 @@ class Article(models.Model):
         verbose_name_plural = _("文章")
         ordering = ["-published_at", "-id"]
         indexes = [models.Index(fields=["status", "-published_at"])]
+        constraints = [models.UniqueConstraint(fields=["author", "form_key"], name="one_article_per_form")]
 
     def __str__(self) -> str:
         return self.title

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.contrib import messages
@@ -10,6 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -56,11 +58,16 @@ def _write(request: HttpRequest, article: Article) -> HttpResponse:
     if request.method != "POST":
         return _show_form(request, article)
     action = request.POST.get("action", "draft")
-    form = ArticleForm(request.POST, instance=article, action=action if action in ACTIONS else "draft")
+    made = _find_made(request.POST, article)
+    form = ArticleForm(
+        request.POST, instance=made or article, action=action if action in ACTIONS else "draft"
+    )
     if not form.is_valid():
         return _render_form(request, form, status=400)
     if form.action == "preview":
         return _render_form(request, form, preview=render_body(article.body_markdown))
+    if made is not None:
+        return _answer_again(request, form)
     if _is_changed_elsewhere(request.POST, article):
         return _warn_of_other_version(request, form)
     return _save(request, form)
@@ -70,7 +77,14 @@ def _save(request: HttpRequest, form: ArticleForm) -> HttpResponse:
     article = form.save(commit=False)
     was_public = article.is_public()
     decide_publication(article, action=form.action, at=form.cleaned_data["publish_at"])
-    saved = save_article(article=article, tags=form.cleaned_data["tag_names"])
+    if article.pk is None:
+        article.form_key = _read_key(request.POST)
+    try:
+        saved = save_article(article=article, tags=form.cleaned_data["tag_names"])
+    except IntegrityError:
+        if _find_made(request.POST, Article(author=request.user)) is None:
+            raise
+        return _write(request, Article(author=request.user))  # the same form came twice at the same moment
     Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
     messages.success(request, _saved_message(saved, was_public=was_public))
     if request.POST.get("file") or request.POST.get("cover_file"):  # a name alone
@@ -85,6 +99,45 @@ def _saved_message(article: Article, *, was_public: bool) -> str:
     if article.is_public():
         return _("修改已保存。") if was_public else _("文章已发布。")
     return _("文章已撤回为草稿，只有你能看到。") if was_public else _("草稿已保存，只有你能看到。")
+
+
+# -- The form of a new article sent once more ----------------------------------------------------------------------
+
+
+def _read_key(posted: QueryDict) -> UUID | None:
+    try:
+        return UUID(posted.get("key", ""))
+    except ValueError:
+        return None
+
+
+def _find_made(posted: QueryDict, article: Article) -> Article | None:
+    """The article that this form of a new one has made already."""
+    key = _read_key(posted)
+    if article.pk is not None or key is None:
+        return None
+    return Article.objects.filter(form_key=key, author=article.author).first()
+
+
+def _answer_again(request: HttpRequest, form: ArticleForm) -> HttpResponse:
+    """Lead to the article that the form has made; where it says something else by now, ask before it is changed."""
+    saved = Article.objects.get(pk=form.instance.pk)
+    if not _says_the_same(form, saved):
+        return _render_form(request, form, status=409, base=_version(saved), made_before=saved)
+    Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
+    return redirect(saved)
+
+
+def _says_the_same(form: ArticleForm, saved: Article) -> bool:
+    typed = form.cleaned_data
+    columns = ("title", "category", "summary", "body_markdown", "cover")
+    return (
+        all(typed[name] == getattr(saved, name) for name in columns)
+        and set(typed["tag_names"]) == {tag.name for tag in saved.tags.all()}
+        and typed["slug"] in ("", saved.slug)
+        and {"publish": "published", "schedule": "scheduled"}.get(form.action, "draft") == _state_of(saved)
+        and (form.action != "schedule" or typed["publish_at"] == saved.published_at)
+    )
 
 
 # -- The form ----------------------------------------------------------------------------------------------------
@@ -121,6 +174,7 @@ def _render_form(
         "draft": draft.pk if draft else request.POST.get("draft", ""),
         "revision": draft.revision if draft else request.POST.get("revision", ""),
         "base": page.pop("base", None) or request.POST.get("base") or _version(article),
+        "key": request.POST.get("key") or uuid4(),
     }
     context = {
         "form": form,

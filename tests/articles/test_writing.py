@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Barrier
 from unittest.mock import patch
+from uuid import uuid4
 
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from blog_site.articles import writing
 from blog_site.articles.drafts import MAX_DRAFTS
 from blog_site.articles.models import Article, Draft, OldSlug
 from blog_site.articles.services import remove_unused_images, render_articles, save_article, spell_in_pinyin
@@ -413,6 +418,93 @@ def test_discarding_asks_first(client: Client, writer) -> None:
 
 
 # -- The preview beside the text, and what is kept rendered --
+
+
+# -- The form of a new article sent twice --
+
+
+def key_of(client: Client) -> str:
+    return str(client.get(WRITE).context["hidden"]["key"])
+
+
+@pytest.mark.parametrize("action", ["publish", "draft"])
+def test_the_form_of_a_new_article_sent_again_makes_no_second_one(
+    client: Client, writer, action: str
+) -> None:
+    typed = form_data(action=action, key=key_of(client), tag_names="面馆，雨天")
+
+    first, second = client.post(WRITE, typed), client.post(WRITE, typed)
+
+    assert first.status_code == second.status_code == 302
+    assert first["Location"] == second["Location"]
+    assert Article.objects.count() == 1
+    assert key_of(client) != typed["key"]
+    client.post(WRITE, typed | {"key": key_of(client)})
+    assert Article.objects.count() == 2  # of another page, and meant so
+
+
+def test_going_back_writing_on_and_sending_again_asks_before_it_changes_the_article(
+    client: Client, writer
+) -> None:
+    typed = form_data(action="publish", key=key_of(client))
+    client.post(WRITE, typed)
+
+    asked = client.post(WRITE, typed | {"title": "晴天的面馆"})
+
+    article = Article.objects.get()
+    assert asked.status_code == 409
+    assert article.title == "雨天的面馆"
+    page = asked.content.decode()
+    assert "《雨天的面馆》" in page
+    assert 'value="晴天的面馆"' in page
+    again = {"title": "晴天的面馆", "base": asked.context["hidden"]["base"]}
+    assert f'action="{edit_address(article)}"' in page
+    assert client.post(edit_address(article), typed | again).status_code == 302
+    assert Article.objects.get().title == "晴天的面馆"
+
+
+def test_somebody_elses_form_is_another(client: Client, writer) -> None:
+    typed = form_data(action="publish", key=key_of(client))
+    client.post(WRITE, typed)
+    client.force_login(make_user("other"))
+
+    assert client.post(WRITE, typed).status_code == 302
+    assert {article.author.username for article in Article.objects.all()} == {"writer", "other"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_clicks_at_the_same_moment_make_one_article(writer) -> None:
+    make_category()
+    typed = form_data(action="publish", key=str(uuid4()))
+    together = Barrier(2)
+
+    def click(_number: int) -> str:
+        browser = Client()
+        browser.force_login(writer)
+        together.wait(timeout=30)
+        try:
+            return browser.post(WRITE, typed)["Location"]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as people:
+        assert len(set(people.map(click, range(2)))) == 1
+    assert Article.objects.count() == 1
+
+
+def test_a_form_that_comes_while_its_twin_is_saved_leads_to_the_same_article(client: Client, writer) -> None:
+    """As above, at the one moment that matters: after it was looked for, before it was there."""
+    typed = form_data(action="publish", key=key_of(client))
+    client.post(WRITE, typed)
+    found = [None]  # not at first
+
+    def look(posted, article):
+        return found.pop() if found else find(posted, article)
+
+    find = writing._find_made
+    with patch.object(writing, "_find_made", look):
+        assert client.post(WRITE, typed).status_code == 302
+    assert Article.objects.count() == 1
 
 
 def test_the_preview_says_why_a_text_is_not_rendered(client: Client, writer) -> None:
