@@ -45,9 +45,7 @@ class FoundArticles(Sequence[Article]):
         return iter(self._read(self._keys))
 
     def _read(self, keys: Sequence[int]) -> list[Article]:
-        articles = Article.objects.with_people().select_related("search_entry").filter(pk__in=keys)
-        found = articles.defer("body_markdown", "body_html").in_bulk()
-        return [found[key] for key in keys if key in found]
+        return Article.objects.select_related("search_entry").read(keys)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ POPULAR_TAGS = 20
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    popular = Tag.objects.popular()[:POPULAR_TAGS]
+    popular = Tag.objects.popular(POPULAR_TAGS)
     return _render_list(request, "articles/home.html", Article.objects.published(), popular_tags=popular)
 
 
@@ -67,7 +67,7 @@ def search(request: HttpRequest) -> HttpResponse:
     ]
     context = {"query": query, "page": page, "hits": hits, "many": page.paginator.count >= MAX_RESULTS}
     if not hits:
-        context["popular_tags"] = Tag.objects.popular()[:POPULAR_TAGS]
+        context["popular_tags"] = Tag.objects.popular(POPULAR_TAGS)
     return render(request, "articles/search.html", context)
 
 
@@ -131,8 +131,10 @@ def _render_list(
     request: HttpRequest, template: str, articles: ArticleQuerySet, **context: Any
 ) -> HttpResponse:
     """Render a page of articles with the echo of each."""
-    listed = articles.with_people().defer("body_markdown", "body_html")
-    page = Paginator(listed, ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
-    echoes = listen(page.object_list)
-    entries = [(article, echoes.get(article.pk, Echo())) for article in page.object_list]
+    # Keys alone, as an index has them in order: what lies before a page of them need not be read.
+    keys = articles.values_list("pk", flat=True)
+    page = Paginator(keys, ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
+    listed = Article.objects.read(page.object_list)
+    echoes = listen(listed)
+    entries = [(article, echoes.get(article.pk, Echo())) for article in listed]
     return render(request, template, {"page": page, "entries": entries, "now": timezone.now(), **context})

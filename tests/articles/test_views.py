@@ -73,7 +73,7 @@ def test_the_front_page_asks_the_database_equally_often_for_more_articles(
         article = make_article(f"第{number}篇", tags=["早餐"])
         make_prediction(make_comment(article))
 
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(12):
         client.get("/")
 
 

@@ -208,3 +208,25 @@ def test_hot_queries_read_no_big_table_from_end_to_end(full_blog: Article) -> No
 
     scanning = {name: plans for name, plans in found.items() if plans}
     assert not scanning, json.dumps(scanning, ensure_ascii=False, indent=1)
+
+
+def sorts_of(ask: Callable[[], object]) -> list[str]:
+    """The queries with a LIMIT for which a database has to sort all that there is first."""
+    with CaptureQueriesContext(connection) as asked:
+        ask()
+    limited = [query["sql"] for query in asked if " LIMIT " in query["sql"] and "ORDER BY" in query["sql"]]
+    return [sql for sql in limited if _sorts(sql)]
+
+
+def _sorts(sql: str) -> bool:
+    sign, explain = (
+        ("TEMP B-TREE", "EXPLAIN QUERY PLAN") if connection.vendor == "sqlite" else ("filesort", "EXPLAIN")
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"{explain} {sql}".replace("%", "%%"), ())
+        return any(sign in str(row) for row in cursor.fetchall())
+
+
+@pytest.mark.parametrize("path", ["/", "/?page=3", "/categories/film/", "/authors/writer/"])
+def test_a_page_of_a_list_is_read_in_the_order_of_an_index(full_blog: Article, path: str) -> None:
+    assert sorts_of(lambda: Client().get(path)) == []
