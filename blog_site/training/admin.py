@@ -27,7 +27,7 @@ from blog_site.training import services
 from blog_site.training.federation import MissingFile, StoreError, read_report
 from blog_site.training.image_rollout import Progress
 from blog_site.training.models import ModelVersion, Rollout, Run, Site
-from blog_site.training.pictures import make_curve
+from blog_site.training.pictures import Bars, make_bars, make_curve
 from blog_site.training.rollout import RolloutRefused, rollback_model
 
 log = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ POD_PHASES = {  # of federated.protocol.PodStatus
     "failed": gettext_lazy("失败"),
     "missing": gettext_lazy("尚未创建"),
 }
-# Of federated.report: by name what each shows, its width and its height.
+# Of federated.report, whose words are English; what each shows.
 PICTURES = {
-    "curves.png": (gettext_lazy("每轮的损失和准确率"), 1170, 468),
-    "confusion.png": (gettext_lazy("留出样本的混淆矩阵"), 572, 494),
-    "classes.png": (gettext_lazy("各类的精确率、召回率和 F1"), 702, 442),
-    "sites.png": (gettext_lazy("各站点的准确率"), 702, 442),
+    "curves.png": gettext_lazy("每轮的损失和准确率"),
+    "confusion.png": gettext_lazy("留出样本的混淆矩阵"),
+    "classes.png": gettext_lazy("各类的精确率、召回率和 F1"),
+    "sites.png": gettext_lazy("各站点的准确率"),
 }
 REPORT = "report.json"
 
@@ -219,8 +219,33 @@ def describe_run(run: Run) -> dict[str, Any]:
         "class_rows": describe_classes(run),
         "confusion_rows": describe_confusion(run),
         "sentiments": Sentiment.labels,
-        "pictures": [(name, *shown) for name, shown in PICTURES.items()] if run.report else [],
+        "charts": describe_charts(run),
+        "pictures": PICTURES.items(),
     }
+
+
+def describe_charts(run: Run) -> list[Bars]:
+    """What the candidate made of the held-out samples, in pictures; none before it was evaluated."""
+    if not run.report:
+        return []
+    evaluation = run.report["candidate_evaluation"]
+    names = dict(zip(Sentiment.values, Sentiment.labels, strict=True))
+    sites = {part.site.slug: part.site.name for part in run.sites.select_related("site")}
+    return [
+        make_bars(
+            _("各类别（测试样本）"),
+            [_("精确率"), _("召回率"), "F1"],
+            [
+                (str(names.get(label, label)), [quality[name] for name in ("precision", "recall", "f1")])
+                for label, quality in evaluation["per_class"].items()
+            ],
+        ),
+        make_bars(
+            _("各站点准确率（测试样本）"),
+            [_("准确率")],
+            [(sites.get(site, site), [row["accuracy"]]) for site, row in evaluation["sites"].items()],
+        ),
+    ]
 
 
 def run_rollouts(run: Run) -> QuerySet[Rollout]:

@@ -71,6 +71,61 @@ def make_curve(
     )
 
 
+@dataclass(frozen=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    series: int
+    words: str  # its value
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of bars beside each other, of shares between 0 and 1, in a box of WIDTH × HEIGHT."""
+
+    title: str
+    series: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    bottom: int = HEIGHT - BOTTOM
+    right: int = WIDTH - RIGHT
+
+
+def make_bars(title: str, series: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]]) -> Bars:
+    """Bars of a value for each of the series in each group, (name, values)."""
+    room = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
+    width = min(0.8 * room / max(len(series), 1), 40.0)
+    tall = HEIGHT - TOP - BOTTOM
+
+    def middle(group: int) -> float:
+        return LEFT + (group + 0.5) * room
+
+    return Bars(
+        title=title,
+        series=tuple(series),
+        bars=tuple(
+            Bar(
+                x=round(middle(group) + (place - len(values) / 2) * width, 1),
+                y=round(TOP + (1 - value) * tall, 1),
+                width=round(0.9 * width, 1),
+                height=round(value * tall, 1),
+                series=place,
+                words=f"{name} {series[place]} {value:.3f}",
+            )
+            for group, (name, values) in enumerate(groups)
+            for place, value in enumerate(values)
+        ),
+        x_ticks=tuple(Tick(round(middle(group), 1), name) for group, (name, _values) in enumerate(groups)),
+        y_ticks=tuple(Tick(TOP + (1 - part) * tall, f"{part:.2f}") for part in (0, 0.5, 1)),
+    )
+
+
 def smooth(values: Sequence[float]) -> list[float]:
     """An exponential moving average that starts at the first value."""
     smoothed: list[float] = []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -8,13 +7,11 @@ from http import HTTPStatus
 import pytest
 from django.test import Client
 from django.urls import reverse
-from PIL import Image
 
-from blog_site.training.admin import PICTURES
 from blog_site.training.models import ModelVersion, Rollout, Round, Run, RunSite, Site
 from blog_site.training.services import make_spec, sync_sites
 from federated.protocol import PodStatus, Refusal
-from federated.report import draw_pictures
+from infra.setup.compile_messages import compile_messages
 from tests.training.doors import make_rounds
 from tests.training.rows import (
     import_opinions,
@@ -111,7 +108,37 @@ def test_the_page_of_a_finished_run_shows_the_report(people, promoted_run: Run) 
     assert 'data-ended="1"' in page
     assert "/abort/" not in page
     for name in ("curves.png", "confusion.png", "classes.png", "sites.png"):
-        assert f'src="{file_of(promoted_run, name)}"' in page
+        assert f'href="{file_of(promoted_run, name)}"' in page
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (
+            "zh-hans",
+            ("各类别（测试样本）", "精确率", "召回率", "各站点准确率（测试样本）", "负面 精确率 0.9"),
+        ),
+        (
+            "en",
+            (
+                "By class (held-out samples)",
+                "Precision",
+                "Accuracy by site (held-out samples)",
+                "Negative Precision 0.9",
+            ),
+        ),
+    ],
+)
+def test_the_charts_of_a_run_speak_the_reader_s_language(
+    people, promoted_run: Run, language: str, words: tuple[str, ...]
+) -> None:
+    compile_messages()
+    answer = people["admin"].get(page_of(promoted_run), headers={"Accept-Language": language})
+    page = answer.content.decode()
+
+    for word in words:
+        assert word in page
+    assert "<img" not in page.partition('class="run-curves"')[2]
 
 
 def test_a_run_that_failed_before_its_first_round_has_a_page(people) -> None:
@@ -226,14 +253,6 @@ def test_pictures_are_served_by_their_known_names_only(people, promoted_run: Run
         answer = people["admin"].get(base + name, follow=True)
         assert not answer.streaming, name
         assert "not for anybody" not in answer.content.decode(), name
-
-
-def test_pictures_have_their_room_on_the_page_before_they_come() -> None:
-    drawn = draw_pictures(make_report(make_digest()), make_rounds(3))
-
-    sizes = {name: Image.open(io.BytesIO(picture)).size for name, picture in drawn.items()}
-
-    assert sizes == {name: (width, height) for name, (_words, width, height) in PICTURES.items()}
 
 
 def test_a_run_without_a_model_has_no_pictures(people, training_run: Run) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from blog_site.training.pictures import (
@@ -10,6 +12,7 @@ from blog_site.training.pictures import (
     RIGHT,
     TOP,
     WIDTH,
+    make_bars,
     make_curve,
     smooth,
 )
@@ -64,3 +67,20 @@ def test_smoothing_begins_at_the_first_value_and_follows_slowly() -> None:
     assert smooth([]) == []
     assert smooth([1.0, 1.0, 1.0]) == pytest.approx([1.0, 1.0, 1.0])
     assert smooth([0.0, 1.0]) == pytest.approx([0.0, 0.1])
+
+
+def test_bars_stand_on_the_ground_as_high_as_their_values_and_beside_each_other() -> None:
+    bars = make_bars("各类别", ["精确率", "召回率"], [("负面", [0.5, 1.0]), ("正面", [0.0, 0.25])]).bars
+
+    assert [bar.height / (HEIGHT - TOP - BOTTOM) for bar in bars] == pytest.approx(
+        [0.5, 1.0, 0.0, 0.25], abs=0.01
+    )
+    assert all(bar.y + bar.height == pytest.approx(HEIGHT - BOTTOM, abs=0.2) for bar in bars)
+    assert all(left.x + left.width <= right.x for left, right in pairwise(bars))
+    assert bars[0].x >= LEFT
+    assert bars[-1].x + bars[-1].width <= WIDTH - RIGHT
+    assert bars[1].words == "负面 召回率 1.000"
+
+
+def test_bars_of_nothing_are_axes_only() -> None:
+    assert make_bars("各站点", ["准确率"], []).bars == ()
