@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,44 +12,12 @@ from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
 from blog_site.labels.models import Sample
 from blog_site.labels.services import accept_label, correct_labels
+from tests.api.answers import COMMENTS, assert_error, post
 from tests.comments.rows import make_article, make_comment, make_user
 from tests.comments.test_models import make_prediction
 from tests.labels.test_services import make_label
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def article() -> Article:
-    return make_article(slug="soy-milk")
-
-
-@pytest.fixture
-def reader(client):
-    user = make_user("reader", display_name="小满")
-    client.force_login(user)
-    return user
-
-
-COMMENTS = "/api/v1/articles/soy-milk/comments/"
-
-
-def post(client: Client, body: Any, address: str = COMMENTS, **extra: Any):
-    """Send `body` as it is when it is bytes, else as JSON."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return client.post(address, data, content_type="application/json", **extra)
-
-
-def assert_error(response, status: int, code: str) -> dict[str, Any]:
-    """Check that a response is an error in the one shape, and give it."""
-    assert response.status_code == status, response.content
-    assert response["Content-Type"] == "application/problem+json"
-    body = response.json()
-    assert body.keys() == {"type", "title", "status", "code", "detail", "fields"}
-    assert (body["status"], body["code"]) == (status, code)
-    assert body["title"]
-    assert body["detail"]
-    return body
 
 
 # -- Reading --

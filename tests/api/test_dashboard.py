@@ -8,7 +8,7 @@ from django.test import Client
 
 from blog_site.articles.models import ArticleViews
 from blog_site.dashboard.received import today
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.blog import make_article, make_user
 from tests.dashboard.test_dashboard import criticise
 

@@ -9,7 +9,7 @@ from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
 from blog_site.users.models import User
 from blog_site.users.services import grant_moderators
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.comments.inference_server import MODEL_A, InferenceServer
 from tests.comments.rows import make_article, make_comment, make_user
 

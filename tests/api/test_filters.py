@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from blog_site.articles.models import Article
 from blog_site.articles.services import save_article
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.comments.rows import make_article, make_category, make_comment, make_user
 from tests.comments.test_models import make_prediction
 

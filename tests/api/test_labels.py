@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from blog_site.labels.models import Label, Sample
 from blog_site.users.services import grant_moderators
-from tests.api.test_comments import assert_error, post
+from tests.api.answers import assert_error, post
 from tests.comments.rows import make_comment, make_user
 from tests.labels.test_services import make_label
 

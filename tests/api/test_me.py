@@ -5,7 +5,7 @@ from django.test import Client
 
 from blog_site.articles.models import Article
 from blog_site.users.services import grant_moderators
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.comments.rows import make_article, make_comment, make_user
 
 pytestmark = pytest.mark.django_db

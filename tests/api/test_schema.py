@@ -12,7 +12,7 @@ from django.urls import URLPattern
 
 from blog_site.api import urls
 from blog_site.api.endpoint import ApiView
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.comments.rows import make_article, make_comment
 
 pytestmark = pytest.mark.django_db

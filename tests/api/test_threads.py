@@ -10,22 +10,10 @@ from django.utils import timezone
 from blog_site.articles.models import Article
 from blog_site.comments import services
 from blog_site.comments.models import Comment, Report
-from tests.api.test_comments import COMMENTS, assert_error, post
+from tests.api.answers import COMMENTS, assert_error, post
 from tests.comments.rows import make_article, make_comment, make_reply, make_user
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def article() -> Article:
-    return make_article(slug="soy-milk")
-
-
-@pytest.fixture
-def reader(client):
-    user = make_user("reader")
-    client.force_login(user)
-    return user
 
 
 def on(comment: Comment, what: str = "") -> str:

@@ -8,7 +8,7 @@ from django.test import Client
 from blog_site import limits
 from blog_site.api.services import make_token
 from blog_site.limits import Rate
-from tests.api.test_comments import assert_error, post
+from tests.api.answers import assert_error, post
 from tests.comments.rows import make_article, make_user
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,7 @@ from django.utils import timezone
 from blog_site.api import services
 from blog_site.api.models import Token
 from blog_site.api.services import make_token
-from tests.api.test_comments import assert_error, post
+from tests.api.answers import assert_error, post
 from tests.comments.rows import make_user
 
 pytestmark = pytest.mark.django_db

@@ -9,7 +9,7 @@ from blog_site.articles.models import Article
 from blog_site.articles.services import save_article
 from blog_site.comments.models import Comment
 from blog_site.comments.services import edit_comment
-from tests.api.test_comments import assert_error
+from tests.api.answers import assert_error
 from tests.comments.rows import make_article, make_comment, make_user
 
 pytestmark = pytest.mark.django_db

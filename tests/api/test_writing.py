@@ -13,7 +13,7 @@ from blog_site.articles.models import Article
 from blog_site.comments.models import Comment
 from blog_site.media.models import DIGEST_LENGTH, Image
 from blog_site.users.models import User
-from tests.api.test_comments import assert_error, post
+from tests.api.answers import assert_error, post
 from tests.comments.rows import make_article, make_category, make_comment, make_user
 
 pytestmark = pytest.mark.django_db

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
@@ -10,27 +11,17 @@ from django.utils import timezone
 from django.views.defaults import bad_request, permission_denied, server_error
 
 from blog_site.articles.models import Article
+from tests.articles import typed
 from tests.blog import make_article, make_category, make_comment, make_prediction, make_user
 
 pytestmark = pytest.mark.django_db
 
-
-@pytest.fixture
-def writer(client: Client):
-    user = make_user("writer", display_name="林夏")
-    client.force_login(user)
-    return user
-
-
-def form_data(**changes: object) -> dict[str, object]:
-    return {
-        "title": "雨天的面馆",
-        "category": make_category().pk,
-        "summary": "",
-        "body_markdown": "进门他就问：还是**多葱少面**？",
-        "tag_names": "面馆， 雨天、面馆",
-        "action": "publish",
-    } | changes
+form_data = partial(
+    typed.form_data,
+    body_markdown="进门他就问：还是**多葱少面**？",
+    tag_names="面馆， 雨天、面馆",
+    action="publish",
+)
 
 
 def text_of(client: Client, address: str) -> str:

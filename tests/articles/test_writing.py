@@ -9,7 +9,6 @@ from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
-from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.db import connection
@@ -23,31 +22,13 @@ from blog_site.articles.models import Article, Draft, OldSlug
 from blog_site.articles.services import remove_unused_images, render_articles, save_article, spell_in_pinyin
 from blog_site.articles.tasks import remove_unused_images as remove_unused_images_by_schedule
 from blog_site.media.models import Image
+from tests.articles.typed import form_data
 from tests.blog import PASSWORD, make_article, make_category, make_comment, make_user
 from tests.media.pictures import make_picture
 
 pytestmark = pytest.mark.django_db
 
 WRITE, AUTOSAVE = "/write/", "/write/draft/"
-
-
-@pytest.fixture
-def writer(client: Client):
-    cache.clear()
-    user = make_user("writer", display_name="林夏")
-    client.force_login(user)
-    return user
-
-
-def form_data(**changes: object) -> dict[str, object]:
-    return {
-        "title": "雨天的面馆",
-        "category": make_category().pk,
-        "summary": "",
-        "body_markdown": "多葱少面。",
-        "tag_names": "面馆",
-        "action": "draft",
-    } | changes
 
 
 def edit_address(article: Article) -> str:
