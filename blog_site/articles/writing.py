@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from django.conf import settings
 from django.contrib import messages
@@ -104,9 +104,29 @@ def _saved_message(article: Article, *, was_public: bool) -> str:
 # -- The form of a new article sent once more ----------------------------------------------------------------------
 
 
+# Browsers that go back ask for the page anew and fill in what was typed, not what was hidden: so the key stands in the
+# address, or follows from the draft that does.
+
+
+def _draw_key(request: HttpRequest) -> str:
+    """The key of the form that is shown, the same whenever this address is opened."""
+    asked = request.POST.get("key") or request.GET.get("key", "")
+    draft = _number(request.GET.get("draft"))
+    return str(_key_of_draft(draft) if draft else _read_uuid(asked) or uuid4())
+
+
 def _read_key(posted: QueryDict) -> UUID | None:
+    draft = _number(posted.get("draft"))
+    return _key_of_draft(draft) if draft else _read_uuid(posted.get("key", ""))
+
+
+def _key_of_draft(draft: int) -> UUID:
+    return uuid5(NAMESPACE_URL, f"/write/?draft={draft}")
+
+
+def _read_uuid(text: str) -> UUID | None:
     try:
-        return UUID(posted.get("key", ""))
+        return UUID(text)
     except ValueError:
         return None
 
@@ -149,6 +169,8 @@ def _show_form(request: HttpRequest, article: Article) -> HttpResponse:
     if kept is not None:
         messages.info(request, _("登录失效之前写的内容已经找回来了。"))
         return redirect(kept)
+    if article.pk is None and not (request.GET.get("draft") or request.GET.get("key")):
+        return redirect(f"{request.path}?key={uuid4()}")
     form = ArticleForm(instance=article)
     drafts = Draft.objects.filter(author=article.author, article=article if article.pk else None)
     draft = _choose_draft(request, drafts, is_new=article.pk is None)
@@ -174,7 +196,7 @@ def _render_form(
         "draft": draft.pk if draft else request.POST.get("draft", ""),
         "revision": draft.revision if draft else request.POST.get("revision", ""),
         "base": page.pop("base", None) or request.POST.get("base") or _version(article),
-        "key": request.POST.get("key") or uuid4(),
+        "key": _draw_key(request),
     }
     context = {
         "form": form,

@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from blog_site.articles import writing
-from blog_site.articles.drafts import MAX_DRAFTS
+from blog_site.articles.drafts import MAX_DRAFTS, keep_draft
 from blog_site.articles.models import Article, Draft, OldSlug
 from blog_site.articles.services import remove_unused_images, render_articles, save_article, spell_in_pinyin
 from blog_site.articles.tasks import remove_unused_images as remove_unused_images_by_schedule
@@ -285,7 +285,7 @@ def test_what_is_typed_is_kept_apart_from_the_article_until_it_is_saved(client: 
 def test_a_new_article_that_was_not_saved_is_found_again(client: Client, writer) -> None:
     kept = autosave(client, body_markdown="清早第一碗", category=make_category().pk).json()
 
-    assert "写到一半" in client.get(WRITE).content.decode()
+    assert "写到一半" in client.get(WRITE, follow=True).content.decode()
     assert "写到一半" in client.get("/mine/").content.decode()
     assert "清早第一碗</textarea>" in client.get(kept["address"]).content.decode()
     client.force_login(make_user("other"))
@@ -405,7 +405,7 @@ def test_discarding_asks_first(client: Client, writer) -> None:
 
 
 def key_of(client: Client) -> str:
-    return str(client.get(WRITE).context["hidden"]["key"])
+    return str(client.get(WRITE, follow=True).context["hidden"]["key"])
 
 
 @pytest.mark.parametrize("action", ["publish", "draft"])
@@ -422,6 +422,24 @@ def test_the_form_of_a_new_article_sent_again_makes_no_second_one(
     assert key_of(client) != typed["key"]
     client.post(WRITE, typed | {"key": key_of(client)})
     assert Article.objects.count() == 2  # of another page, and meant so
+
+
+def test_going_back_to_the_page_of_a_new_article_shows_the_same_form(client: Client, writer) -> None:
+    """Whose hidden fields a browser does not restore; that of a draft is gone with it once it is published."""
+    for address in (client.get(WRITE)["Location"], keep_draft_of(writer).get_absolute_url()):
+        before = Article.objects.count()
+        for _time in range(2):
+            hidden = client.get(address).context["hidden"]
+            typed = form_data(action="publish", title=address[:20], draft=hidden["draft"], key=hidden["key"])
+            assert client.post(WRITE, typed).status_code == 302
+        assert Article.objects.count() == before + 1
+    assert not Draft.objects.exists()
+
+
+def keep_draft_of(writer) -> Draft:
+    return keep_draft(
+        author=writer, article=None, fields={"title": "写到一半"}, draft_id=None, revision=0
+    ).draft
 
 
 def test_going_back_writing_on_and_sending_again_asks_before_it_changes_the_article(
