@@ -135,7 +135,14 @@ class ChampionWatcher:
             self._wanted_since = time.monotonic()
         self._state = state
         self._fleet.publish(
-            WorkerState(state.model, state.wanted, state.error, self._wanted_since, state.device)
+            WorkerState(
+                state.model,
+                state.wanted,
+                state.error,
+                self._wanted_since,
+                state.device,
+                reached=self._looked.is_set(),
+            )
         )
 
     def _fail(self, reason: str) -> None:
@@ -149,9 +156,12 @@ class ChampionWatcher:
         while not self._stopping.is_set():
             try:
                 self.look_once()
+                if not self._looked.is_set():
+                    self._looked.set()
+                    self._change(self._state)  # from now on requests come, whether there is a model or not
             except OSError:  # other processes cannot be told: the folder is gone, or the disk is full
                 log.exception("what is served cannot be published")
-            self._looked.set()
+                self._looked.set()
             self._stopping.wait(self._settings.poll_seconds)
 
 

@@ -24,6 +24,7 @@ class WorkerState:
     error: str | None = "no model has been loaded yet"
     wanted_since: float = 0.0  # seconds of the machine's monotonic clock, which its processes share
     device: str | None = None  # where the model is computed
+    reached: bool = False  # whether requests come to it, with a model or without
 
     @property
     def ready(self) -> bool:
@@ -74,8 +75,9 @@ def combine_states(states: Sequence[WorkerState]) -> WorkerState:
     """Say what a service of several processes serves: a model only once every process that answers serves it.
 
     While some have changed and others not, it is the one that is not wanted: whoever waits for the new one must not
-    see it before the last old answer was given. A process that has nothing yet, since it was started anew, answers
-    no one and says nothing against the others.
+    see it before the last old answer was given. One to which requests come while it has nothing, as where none had
+    until now, makes a service that is not ready. One that was started anew answers no one until it has looked, and says
+    nothing against the others.
     """
     newest = max(
         states, key=lambda state: state.wanted_since
@@ -84,6 +86,10 @@ def combine_states(states: Sequence[WorkerState]) -> WorkerState:
     if not serving:
         return newest
     wanted = newest.wanted
+    empty = [state for state in states if state.reached and not state.ready]
+    if empty:
+        error = next((state.error for state in empty if state.wanted == wanted), None)
+        return WorkerState(None, wanted, error, newest.wanted_since, reached=True)
     behind = [state for state in serving if state.model != wanted]
     # What is said of an older pointer says nothing of this one.
     error = next((state.error for state in serving if state.error and state.wanted == wanted), None)

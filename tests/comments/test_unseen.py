@@ -31,7 +31,7 @@ SECRET, NAME = "谁也不该看见的字", "不该露面的访客"
 UNSEEN = ("pending", "hidden", "spam")
 # What differs between two answers without anything having happened.
 _PASSING = re.compile(
-    r'((?:name="csrfmiddlewaretoken" value|name="csrf-token" content|name="stamp" value|nonce|data-cursor)='
+    r'((?:name="(?:csrfmiddlewaretoken|stamp|key)" value|name="csrf-token" content|nonce|data-cursor)='
     r'|"cursor": ?)"[^"]*"'
 )
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")

@@ -249,6 +249,18 @@ A, B = "a" * 64, "b" * 64
         ([WorkerState(B, B, None, 2), WorkerState(A, A, None, 1)], A, True, None),
         ([WorkerState(B, B, None, 2), WorkerState(B, B, None, 3)], B, True, None),
         ([WorkerState(B, B, None, 2), WorkerState(None, B, "is being loaded", 3)], B, True, None),
+        (
+            [WorkerState(B, B, None, 2), WorkerState(None, None, "no model", 0, reached=True)],
+            None,
+            False,
+            None,
+        ),
+        (
+            [WorkerState(B, B, None, 2), WorkerState(None, B, "loading", 3, reached=True)],
+            None,
+            False,
+            "loading",
+        ),
         ([WorkerState(A, B, "damaged", 2), WorkerState(A, B, None, 2)], A, True, "damaged"),
         ([WorkerState(A, "c" * 64, "damaged", 2), WorkerState(A, B, None, 3)], A, True, None),
         ([WorkerState(None, None, "x"), WorkerState(None, B, "y", 1)], None, False, "y"),
