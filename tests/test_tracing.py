@@ -78,7 +78,8 @@ def test_a_request_without_a_trace_begins_none(inference: InferenceServer) -> No
 def messages(settings, monkeypatch, tmp_path: Path) -> Iterator[Path]:
     """The folder in which nudges become messages."""
     app = current_app._get_current_object()
-    options = dict.fromkeys(("data_folder_in", "data_folder_out", "processed_folder"), str(tmp_path))
+    folders = ("data_folder_in", "data_folder_out", "processed_folder")
+    options = dict.fromkeys(folders, str(tmp_path)) | {"control_folder": str(tmp_path / "control")}
     connection = app.connection_for_write("folder://localhost", transport_options=options)
     queue = NudgeQueue(app)
     queue.__dict__["_connection"] = connection  # a cached property
