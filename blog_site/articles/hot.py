@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from django.utils.cache import patch_vary_headers
 from .models import Article, PageVersion
 from .readership import count_view
 
-# What a version does not cover lags by so much: somebody's or a column's new name, and "five minutes ago".
+# What a version does not cover lags by so much, and by _NEAR_SECONDS more: a new name, and "five minutes ago".
 KEPT_SECONDS: Final = 60
 GUEST_COOKIE: Final = "guest_comments"
 # Who brings one of these may be shown something that others are not.
@@ -44,6 +45,10 @@ _FIND_FACTS: Final = """
     FROM articles_article article JOIN articles_pageversion version ON version.article_id = article.id
     WHERE article.slug = %s AND article.status = %s AND article.published_at <= %s
 """
+
+# Beside the cache each process keeps the pages that it was asked for a moment ago: their keys have their versions too.
+_NEAR_SECONDS: Final = 10.0
+_NEAR_PAGES: Final = 64
 
 Made = TypeVar("Made")
 
@@ -112,6 +117,31 @@ def _wait_for(key: str, lock: str) -> Any:
 # -- Pages -------------------------------------------------------------------------------------------------------
 
 
+class NearPages:
+    """Pages in this process's own memory, for some seconds each; the oldest make room."""
+
+    def __init__(self, *, seconds: float = _NEAR_SECONDS, pages: int = _NEAR_PAGES) -> None:
+        self._seconds, self._most = seconds, pages
+        self._pages: dict[
+            str, tuple[float, bytes]
+        ] = {}  # key → until when (monotonic), page; the oldest first
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        until, page = self._pages.get(key, (0.0, b""))
+        return page if time.monotonic() < until else None
+
+    def keep(self, key: str, page: bytes) -> None:
+        with self._lock:
+            self._pages.pop(key, None)
+            self._pages[key] = (time.monotonic() + self._seconds, page)
+            while len(self._pages) > self._most:
+                del self._pages[next(iter(self._pages))]
+
+
+_near_pages: Final = NearPages()
+
+
 @dataclass(frozen=True)
 class PageFacts:
     """What must be known of an article to find the copy of its page."""
@@ -132,13 +162,18 @@ def answer_reader(
     if facts is None:
         return render({})
     count_view(request, facts.article_id)  # who has no session is not known as the author
-    body = read_or_make(
-        _key_of(request, facts),
-        lambda: render({"csrf_token": TOKEN}).content,
-        is_kept=lambda made: TOKEN.encode() not in made,
-    )
-    if TOKEN.encode() in body:
-        body = body.replace(TOKEN.encode(), get_token(request).encode())
+    key = _key_of(request, facts)
+    body = _near_pages.get(key)
+    if body is None:
+        body = read_or_make(
+            key,
+            lambda: render({"csrf_token": TOKEN}).content,
+            is_kept=lambda made: TOKEN.encode() not in made,
+        )
+        if TOKEN.encode() in body:
+            body = body.replace(TOKEN.encode(), get_token(request).encode())
+        else:
+            _near_pages.keep(key, body)
     response = HttpResponse(body)
     patch_vary_headers(response, ("Cookie", "Accept-Language"))
     return response

@@ -256,3 +256,15 @@ def test_a_maker_that_fails_leaves_the_others_to_make_it() -> None:
         read_or_make("hot-test", fail)
     assert read_or_make("hot-test", lambda: "page") == "page"
     assert read_or_make("hot-test", fail) == "page"
+
+
+def test_pages_near_at_hand_are_few_and_go_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(hot.time, "monotonic", lambda: now)
+    near = hot.NearPages(seconds=10, pages=2)
+    for name in ("a", "b", "a", "c"):
+        near.keep(name, name.encode())
+
+    assert [near.get(name) for name in ("a", "b", "c", "d")] == [b"a", None, b"c", None]
+    now = 110.0
+    assert near.get("a") is None

@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from blog_site.articles import hot
 from blog_site.articles.models import Article
 from blog_site.comments import services
 from blog_site.comments.models import Comment
@@ -224,7 +225,9 @@ def test_a_nested_comments_address_leads_to_it_below_what_it_answers(client) -> 
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-def test_an_articles_page_takes_at_most_twelve_queries_however_many_comments(client, signed_in: bool) -> None:
+def test_an_articles_page_takes_at_most_twelve_queries_however_many_comments(
+    client, signed_in: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few, many = make_article(), make_article()
     author = make_user()
     for article, number in ((few, 5), (many, 300)):
@@ -237,6 +240,7 @@ def test_an_articles_page_takes_at_most_twelve_queries_however_many_comments(cli
 
     def count(article: Article) -> int:
         cache.clear()  # cold: what was read before is not remembered
+        monkeypatch.setattr(hot, "_near_pages", hot.NearPages())
         with CaptureQueriesContext(connection) as queries:
             assert client.get(article.get_absolute_url()).status_code == 200
         return len(queries)
