@@ -219,11 +219,6 @@ def narrow(articles: ArticleQuerySet, asked: dict[str, Any]) -> ArticleQuerySet:
     return articles.filter(**conditions)
 
 
-def brief(articles: ArticleQuerySet) -> ArticleQuerySet:
-    """Articles with all that a summary says, and no more."""
-    return articles.with_people().defer("body_markdown", "body_html")
-
-
 @extend_schema_view(
     get=extend_schema(
         summary=gettext_lazy("已发布的文章"),
@@ -242,7 +237,7 @@ class ArticleList(ApiView, generics.ListAPIView[Article]):
     permission_classes = (IsAuthenticatedOrReadOnly,)
 
     def get_queryset(self) -> ArticleQuerySet:
-        return brief(narrow(Article.objects.published(), self.read_filter(ArticleFilter)))
+        return narrow(Article.objects.published(), self.read_filter(ArticleFilter)).brief()
 
     def post(self, request: Request) -> Response:
         saved = write_article(Article(author=request.user), request.data)

@@ -23,7 +23,7 @@ from blog_site.comments.threads import Reader, with_likes
 from blog_site.users.models import User
 from blog_site.users.names import clean_name
 
-from .articles import ArticleSummarySerializer, brief
+from .articles import ArticleSummarySerializer
 from .comments import CommentSerializer, present_comments
 from .endpoint import ApiView
 from .etags import check_precondition
@@ -109,7 +109,7 @@ class OwnArticles(ApiView, generics.ListAPIView[Article]):
     permission_classes = (IsAuthenticated,)
 
     def get_queryset(self) -> ArticleQuerySet:
-        return brief(Article.objects.filter(author=self.request.user))
+        return Article.objects.filter(author=self.request.user).brief()
 
 
 @extend_schema(

@@ -122,9 +122,8 @@ class NearPages:
 
     def __init__(self, *, seconds: float = _NEAR_SECONDS, pages: int = _NEAR_PAGES) -> None:
         self._seconds, self._most = seconds, pages
-        self._pages: dict[
-            str, tuple[float, bytes]
-        ] = {}  # key → until when (monotonic), page; the oldest first
+        # Key → until when (on the monotonic clock), page; the oldest first.
+        self._pages: dict[str, tuple[float, bytes]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:

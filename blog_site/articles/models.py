@@ -85,9 +85,13 @@ class ArticleQuerySet(models.QuerySet["Article"]):
     def with_people(self) -> ArticleQuerySet:
         return self.select_related("author", "category", "cover").prefetch_related("tags")
 
+    def brief(self) -> ArticleQuerySet:
+        """With all that a list says of an article, and no more."""
+        return self.with_people().defer("body_markdown", "body_html")
+
     def read(self, keys: Sequence[int]) -> list[Article]:
         """The articles of these keys that there are, in their order, as a list shows them: without their bodies."""
-        found = self.with_people().defer("body_markdown", "body_html").in_bulk(keys)
+        found = self.brief().in_bulk(keys)
         return [found[key] for key in keys if key in found]
 
     def drafts(self) -> ArticleQuerySet:

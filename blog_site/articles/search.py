@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html.parser import HTMLParser
@@ -38,14 +38,11 @@ class FoundArticles(Sequence[Article]):
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
-            return self._read(self._keys[place])
-        return self._read([self._keys[place]])[0]
+            return Article.objects.read(self._keys[place])
+        return Article.objects.read([self._keys[place]])[0]
 
     def __iter__(self) -> Iterator[Article]:
-        return iter(self._read(self._keys))
-
-    def _read(self, keys: Sequence[int]) -> list[Article]:
-        return Article.objects.select_related("search_entry").read(keys)
+        return iter(Article.objects.read(self._keys))
 
 
 @dataclass(frozen=True)
@@ -242,6 +239,12 @@ def highlight(text: str, query: str) -> SafeString:
         end = hit.end()
     parts.append(conditional_escape(text[end:]))
     return mark_safe("".join(parts))  # noqa: S308 - every part of the text is escaped
+
+
+def read_texts(articles: Iterable[Article]) -> dict[int, str]:
+    """Give the texts by which articles are found, by article id."""
+    entries = SearchEntry.objects.filter(article__in=[article.pk for article in articles])
+    return dict(entries.values_list("article", "text"))
 
 
 def make_snippet(text: str, query: str) -> str:

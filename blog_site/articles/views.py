@@ -18,7 +18,7 @@ from .hot import answer_reader
 from .models import Article, ArticleQuerySet, Category, OldSlug, Tag
 from .pages import article_context
 from .readership import count_view
-from .search import MAX_RESULTS, highlight, make_snippet, search_articles
+from .search import MAX_RESULTS, highlight, make_snippet, read_texts, search_articles
 from .words import MAX_QUERY_CHARACTERS
 
 ARTICLES_PER_PAGE = 10
@@ -55,12 +55,12 @@ def author(request: HttpRequest, username: str) -> HttpResponse:
 def search(request: HttpRequest) -> HttpResponse:
     query = " ".join(request.GET.get("q", "").split())[:MAX_QUERY_CHARACTERS]
     page = Paginator(search_articles(query), ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
-    echoes = listen(page.object_list)
+    echoes, texts = listen(page.object_list), read_texts(page.object_list)
     hits = [
         {
             "article": article,
             "title": highlight(article.title, query),
-            "snippet": highlight(make_snippet(article.search_entry.text, query), query),
+            "snippet": highlight(make_snippet(texts.get(article.pk, ""), query), query),
             "echo": echoes.get(article.pk, Echo()),
         }
         for article in page.object_list

@@ -85,11 +85,16 @@ def _save(request: HttpRequest, form: ArticleForm) -> HttpResponse:
         if _find_made(request.POST, Article(author=request.user)) is None:
             raise
         return _write(request, Article(author=request.user))  # the same form came twice at the same moment
-    Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
+    _drop_draft(request, saved)
     messages.success(request, _saved_message(saved, was_public=was_public))
     if request.POST.get("file") or request.POST.get("cover_file"):  # a name alone
         messages.warning(request, _("选好的图片没有上传：要先按“上传并插入”。"))
     return redirect(saved)
+
+
+def _drop_draft(request: HttpRequest, saved: Article) -> None:
+    """Delete what was kept of a form that is saved now."""
+    Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
 
 
 def _saved_message(article: Article, *, was_public: bool) -> str:
@@ -144,7 +149,7 @@ def _answer_again(request: HttpRequest, form: ArticleForm) -> HttpResponse:
     saved = Article.objects.get(pk=form.instance.pk)
     if not _says_the_same(form, saved):
         return _render_form(request, form, status=409, base=_version(saved), made_before=saved)
-    Draft.objects.filter(author=saved.author, pk=_number(request.POST.get("draft"))).delete()
+    _drop_draft(request, saved)
     return redirect(saved)
 
 
@@ -362,7 +367,7 @@ def mine(request: HttpRequest) -> HttpResponse:
     }
     asked = request.GET.get("state", "")
     asked = asked if asked in states else ""
-    listed = states[asked][1].with_people().defer("body_markdown", "body_html").order_by("-updated_at", "-pk")
+    listed = states[asked][1].brief().order_by("-updated_at", "-pk")
     page = Paginator(listed, ARTICLES_PER_PAGE).get_page(request.GET.get("page"))
     echoes = listen(page.object_list)
     return render(

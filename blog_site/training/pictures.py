@@ -17,22 +17,28 @@ class Tick:
     words: str
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What the template draws: polylines as SVG `points`, in a box of WIDTH × HEIGHT."""
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A picture of WIDTH × HEIGHT with its two axes."""
 
     title: str
-    raw: str
-    smoothed: str
-    measured: tuple[tuple[float, float], ...]  # dots
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    last: float | None
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
     bottom: int = HEIGHT - BOTTOM
     right: int = WIDTH - RIGHT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Box):
+    """What the template draws: polylines as SVG `points`."""
+
+    raw: str
+    smoothed: str
+    measured: tuple[tuple[float, float], ...]  # dots
+    last: float | None
 
 
 def make_curve(
@@ -81,20 +87,12 @@ class Bar:
     words: str  # its value
 
 
-@dataclass(frozen=True)
-class Bars:
-    """Groups of bars beside each other, of shares between 0 and 1, in a box of WIDTH × HEIGHT."""
+@dataclass(frozen=True, kw_only=True)
+class Bars(Box):
+    """Groups of bars beside each other, of shares between 0 and 1."""
 
-    title: str
     series: tuple[str, ...]
     bars: tuple[Bar, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    bottom: int = HEIGHT - BOTTOM
-    right: int = WIDTH - RIGHT
 
 
 def make_bars(title: str, series: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]]) -> Bars:
