@@ -55,6 +55,7 @@ from federated.protocol import (
     EXIT_USAGE,
     NO_METRICS,
     TOKENS_VARIABLE,
+    Metrics,
     ProgressLog,
     Refusal,
     RoundRecord,
@@ -68,7 +69,7 @@ from federated.protocol import (
 )
 from federated.refusals import Refusals
 from federated.report import conclude_run, read_heldout
-from federated.rows import ROWS, pack_tensors, pick_rows, unpack_tensors
+from federated.rows import ROWS, pack_rows, pack_tensors, unpack_tensors
 from federated.server import AggregatorServer, Refused
 from federated.store import (
     STORE_TOKEN_VARIABLE,
@@ -87,6 +88,7 @@ from ml.model_config import FIRST_NETWORK, ModelConfig
 from ml.optimizer import ServerOptimizer, local_rate_at
 from ml.threads import threads_of_process
 from ml.tokenizer import TokenizerSettings
+from ml.training_config import TrainingConfig
 from ml.vocabulary import Vocabulary, build_vocabulary
 
 VOCABULARY_MAX_SIZE = 12_000
@@ -98,6 +100,19 @@ MOVING_SECONDS = 5.0  # for the diary's copy when this process is told to stop
 WORK_DIR_SECONDS = 120.0  # in which the aggregator before should have ended
 
 log = logging.getLogger("federated.aggregator")
+
+
+def prepare_rounds(config: TrainingConfig) -> None:
+    """Go through a round of a tiny network, so that all that rounds call is compiled before the first."""
+    shapes = {"matrix": (2, 3), "vector": (2,)}
+    optimizer = ServerOptimizer(
+        {name: torch.zeros(shape) for name, shape in shapes.items()}, config, {"matrix"}
+    )
+    total = GradientSum(shapes, rowwise=optimizer.rowwise)
+    gradient = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    sent = {**pack_rows("matrix", gradient.pop("matrix"), np.zeros(1, np.int32)), **pack_tensors(gradient)}
+    total.add(Update("", 1, sent, Metrics(1, 0.0, 0)))
+    optimizer.step(unpack_tensors(total.take_average(), shapes))
 
 
 class RunFailed(Exception):
@@ -144,6 +159,9 @@ class Aggregator:
         self._missing: set[str] = set()
         self._absences: Counter[str] = Counter()  # site → how often it was waited for in vain
         self._round = 0  # 0 until the sites have joined
+        self._adding: set[str] = (
+            set()
+        )  # sites whose update is being added to the sum: the round waits for them
         self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
         self._plan: dict[str, Any] = {}
@@ -225,9 +243,21 @@ class Aggregator:
 
         Gives the reason when it has not been counted, then or before; else an empty string.
         """
+        if self._admit(update, size_bytes):
+            self._add(update)
         with self._changed:
-            # Sites that an aggregator before this one had wait until it knows where that one was.
-            self._changed.wait_for(lambda: not self._resuming or self._failure is not None)
+            self._take_back(update.site)
+            self._changed.notify_all()
+            return self._why_not_counted(update)
+
+    def _admit(self, update: Update, size_bytes: int) -> bool:
+        """Say whether the update is to be added, as a site's first of the round, which then waits for it."""
+        with self._changed:
+            # Sites that an aggregator before this one had wait until it knows where that one was; and what is sent
+            # again while the first is being added, until that has gone well or not.
+            self._changed.wait_for(
+                lambda: (not self._resuming and update.site not in self._adding) or self._failure is not None
+            )
             self._raise_failure()
             self._refuse_unreliable(update.site)
             if self._round == 0 or update.round > min(self._round, self.config.rounds):
@@ -235,14 +265,30 @@ class Aggregator:
                     409,
                     f"round {update.round} of {self.config.rounds} has not begun; the present one is {self._round}",
                 )
-            if update.round == self._round:
-                # Checked before the site counts as present: one that sends nonsense must not hold up every round.
-                self._check_claims(update)
-                self._add_once(update)
-                self._bytes_up += size_bytes
-            self._take_back(update.site)
-            self._changed.notify_all()
-            return self._why_not_counted(update)
+            if update.round < self._round:
+                return False
+            self._check_claims(update)
+            self._bytes_up += size_bytes
+            if update.site in self._answers:
+                return False
+            self._adding.add(update.site)
+            return True
+
+    def _add(self, update: Update) -> None:
+        """Add the update to the round's sum, beside other sites'; raises InconsistentUpdates for one that does not fit.
+
+        Only then the site counts as present: one that sends nonsense must not hold up every round.
+        """
+        answer = None
+        try:
+            self._sum.add(update)
+            answer = replace(update, gradients={})  # the sum holds them
+        finally:
+            with self._changed:
+                self._adding.discard(update.site)
+                if answer is not None:
+                    self._answers[update.site] = answer
+                self._changed.notify_all()
 
     def _why_not_counted(self, update: Update) -> str:
         """Empty too for an update of a closed round that is only sent again: it has been counted."""
@@ -264,13 +310,6 @@ class Aggregator:
             self._changed.wait_for(lambda: self._round > after or self._failure is not None)
             self._raise_failure()
             return self._send(self._changes if self._changes and self._round == after + 1 else self._whole())
-
-    def _add_once(self, update: Update) -> None:
-        """Add the update to the round's sum; of one that is sent again only the first counts."""
-        if update.site in self._answers:
-            return
-        self._sum.add(update)
-        self._answers[update.site] = replace(update, gradients={})  # the sum holds them
 
     def _check_claims(self, update: Update) -> None:
         """Refuse more samples than the site has: sample counts are the weights of the average."""
@@ -298,6 +337,7 @@ class Aggregator:
     def lead(self) -> None:
         """Lead the run from the first join to its report. Raises RunFailed."""
         self._deadline = time.monotonic() + self.spec.deadline_seconds
+        self._prepared = self._threads.submit(prepare_rounds, self.config)
         try:
             with self._changed:
                 if self._resuming:
@@ -401,6 +441,7 @@ class Aggregator:
         self._enter_training()
 
     def _enter_training(self) -> None:
+        self._prepared.result()
         self._progress.write("phase", {"phase": "training", "rounds": self.config.rounds})
         self._open_round(len(self.records) + 1)
 
@@ -461,15 +502,17 @@ class Aggregator:
         self._opened = time.monotonic()
         self._changes = self._welcome = b""
         if self._touched is not None:
-            self._changes = encode_message(self._header(), pack_tensors(self._what_changed(self._touched)))
+            self._changes = encode_message(self._header(), self._what_changed(self._touched))
         self._changed.notify_all()
 
-    def _what_changed(self, touched: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    def _what_changed(self, touched: Mapping[str, np.ndarray]) -> Tensors:
         """The parameters of a round as far as they differ from those of the round before."""
-        return {
-            name: pick_rows(value, touched[name]) if name in touched else value
-            for name, value in self._optimizer.parameters.items()
-        }
+        parameters = self._optimizer.parameters
+        rowwise = [(name, parameters[name], rows) for name, rows in touched.items()]
+        changed: Tensors = {name: value.numpy() for name, value in parameters.items() if name not in touched}
+        for tensors in self._threads.map(pack_rows, *zip(*rowwise, strict=True)) if rowwise else ():
+            changed |= tensors
+        return changed
 
     def _header(self) -> dict[str, Any]:
         validate = self._round == self.config.rounds or self._round % VALIDATE_EVERY_ROUNDS == 0
@@ -482,6 +525,7 @@ class Aggregator:
 
     def _lead_round(self) -> None:
         self._wait(self._everyone_answered, self.spec.round_deadline_seconds)
+        self._changed.wait_for(lambda: not self._adding)
         late = self._joined - self._missing - self._answers.keys()
         self._leave_out(late, f"did not answer round {self._round}")
         if len(self._answers) < self._min_sites:
@@ -497,12 +541,13 @@ class Aggregator:
         )
         log.warning("paused: %s", self._pause)
         self._progress.write("phase", {"phase": "paused", "reason": self._pause})
-        self._wait(lambda: len(self._answers) >= self._min_sites, math.inf)
+        self._wait(lambda: len(self._answers) >= self._min_sites and not self._adding, math.inf)
         self._pause = ""
         self._progress.write("phase", {"phase": "training"})
 
     def _everyone_answered(self) -> bool:
-        return bool(self._answers) and self._joined - self._missing <= self._answers.keys()
+        heard = bool(self._answers) and not self._adding
+        return heard and self._joined - self._missing <= self._answers.keys()
 
     def _leave_out(self, sites: set[str], why: str) -> None:
         if sites:

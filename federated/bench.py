@@ -15,14 +15,16 @@ import functools
 import json
 import multiprocessing
 import os
+import queue
 import socket
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ import psutil
 import torch
 from rich.console import Console
 
-from federated.aggregator import VOCABULARY_MAX_SIZE, VOCABULARY_MIN_COUNT
+from federated.aggregator import VOCABULARY_MAX_SIZE, VOCABULARY_MIN_COUNT, prepare_rounds
 from federated.flower_bench import measure_flower
 from federated.launch.local import AGGREGATOR_MEMORY, LocalLauncher
 from federated.partition import partition_by_dirichlet
@@ -86,7 +88,7 @@ def measure_rounds(rounds: int, sites: int, pack: Pack) -> RoundCosts:
         for name in AGGREGATOR_MEMORY:
             del os.environ[name]
         try:
-            url = f"http://127.0.0.1:{address.get(timeout=120)}"
+            url = f"http://127.0.0.1:{wait_for(address, [serving])}"
             periods = run_sites(url, sites, pack)
             peak = peak_rss_mb(serving.pid or 0)
             record = last_record(Path(folder))
@@ -138,7 +140,7 @@ def run_sites(url: str, sites: int, pack: Pack) -> list[float]:
         ]
         for process in others:
             process.start()
-        periods: list[float] = min((results.get() for _ in others), key=len)
+        periods: list[float] = min((wait_for(results, others) for _ in others), key=len)
         for process in others:
             process.join()
         return periods
@@ -154,6 +156,18 @@ def run_sites(url: str, sites: int, pack: Pack) -> list[float]:
     for thread in threads:
         thread.join()
     return collected[0]
+
+
+def wait_for(results: Any, processes: Sequence[BaseProcess]) -> Any:
+    """Give what one of the processes says next; ends them all when one of them has died."""
+    while True:
+        try:
+            return results.get(timeout=1)
+        except queue.Empty:
+            if any(process.exitcode for process in processes):
+                for process in processes:
+                    process.terminate()
+                raise RuntimeError("a process of this benchmark has died: its reason stands above") from None
 
 
 def answer_rounds(url: str, number: int, pack: Pack, results: Any) -> None:
@@ -282,6 +296,7 @@ def measure_throughput(console: Console, batch_samples: int, rounds: int) -> flo
     config = replace(FIRST_TRAINING.with_rounds(rounds), global_batch_size=batch_samples)
     dataset = encode_dataset(examples, tokenizer, vocabulary, config.max_length)
     torch.set_num_threads(available_cpus())
+    prepare_rounds(config)
     began = time.perf_counter()
     network = replace(FIRST_NETWORK, vocabulary_size=len(vocabulary))
     train_centrally([dataset], network, config, words=vocabulary.tokens)

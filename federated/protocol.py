@@ -33,6 +33,7 @@ EXIT_MOVED = 143  # ended by SIGTERM amid a run that another process is to go on
 MESSAGE_TYPE = "application/vnd.huisheng.safetensors"
 NOT_COUNTED_HEADER = "X-Update-Not-Counted"  # of an answer to an update: why it had no part in its round
 REASON_MAX_CHARS = 400
+LARGE_PART_BYTES = 2**16  # of a message: is not copied to be sent
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -74,6 +75,19 @@ def encode_parts(header: Mapping[str, Any], tensors: Tensors) -> list[Any]:
     head = json.dumps(table, ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
     return [len(head).to_bytes(8, "little"), head, *(part.reshape(-1).view(np.uint8) for part in parts)]
+
+
+def encode_pieces(header: Mapping[str, Any], tensors: Tensors) -> list[memoryview]:
+    """Give a message as a few buffers to be sent one after another: large tensors as they lie, the rest joined."""
+    pieces: list[memoryview] = []
+    small: list[Any] = []
+    for part in encode_parts(header, tensors):
+        if len(part) < LARGE_PART_BYTES:
+            small.append(part)
+            continue
+        pieces += [memoryview(b"".join(small)), memoryview(part)]
+        small = []
+    return [*pieces, memoryview(b"".join(small))]
 
 
 def decode_message(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any], Tensors]:

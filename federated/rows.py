@@ -8,7 +8,6 @@ in a gradient, and unchanged in parameters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 
 from federated.protocol import MessageError, Tensors
-from ml.optimizer import put_rows
 
 ROWS: Final = "#rows"
 VALUES: Final = "#values"
@@ -33,7 +31,6 @@ class Part:
     values: np.ndarray  # the whole tensor, its rows (R, E), or its entries (N,)
     rows: np.ndarray | None = None  # int32 (R,), ascending
     indices: np.ndarray | None = None  # int32 (N,), ascending
-    norm: float = math.inf  # of the values, where it has been taken
 
     @property
     def whole(self) -> bool:
@@ -68,12 +65,20 @@ def unpack_tensors(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> d
     return unpacked
 
 
-def pick_rows(value: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-    """Give some rows of a parameter (V, E) as a sparse tensor."""
-    places = torch.from_numpy(rows.astype(np.int64))
-    return torch.sparse_coo_tensor(
-        places[None], value[places], value.shape, is_coalesced=True, check_invariants=False
-    )
+def pack_rows(name: str, value: torch.Tensor, rows: np.ndarray) -> Tensors:
+    """Lay some rows of a matrix out for a message."""
+    return {name + ROWS: rows, name + VALUES: np.take(value.detach().numpy(), rows, axis=0)}
+
+
+def put_rows(target: torch.Tensor, rows: np.ndarray, values: np.ndarray) -> None:
+    """Write rows (R, E) of a matrix; on the CPU three times as quick as torch's own way."""
+    if target.is_cuda:
+        places = torch.from_numpy(rows.astype(np.int64)).to(target.device)
+        target.index_copy_(0, places, torch.from_numpy(values).to(target.device))
+    else:
+        matrix = target.numpy()
+        whole_row = np.dtype((np.void, matrix.shape[1] * matrix.itemsize))
+        np.put(matrix.view(whole_row), rows, np.ascontiguousarray(values, matrix.dtype).view(whole_row))
 
 
 def apply_changes(parameters: Mapping[str, torch.Tensor], tensors: Tensors) -> None:
@@ -82,15 +87,13 @@ def apply_changes(parameters: Mapping[str, torch.Tensor], tensors: Tensors) -> N
     if parts.keys() != parameters.keys():
         raise MessageError(f"parameters missing or unknown: {sorted(parts.keys() ^ parameters.keys())}")
     for name, part in parts.items():
-        target, values = parameters[name], torch.from_numpy(part.values)
+        target, values = parameters[name], part.values
         if part.rows is not None:
-            put_rows(target, torch.from_numpy(part.rows.astype(np.int64)), values)
+            put_rows(target, part.rows, values)
         elif part.whole and values.shape == target.shape:
-            target.copy_(values)
+            target.copy_(torch.from_numpy(values))
         else:
-            raise MessageError(
-                f"parameter {name} has shape {tuple(values.shape)}, expected {tuple(target.shape)}"
-            )
+            raise MessageError(f"parameter {name} has shape {values.shape}, expected {tuple(target.shape)}")
 
 
 def read_parts(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]:

@@ -45,7 +45,7 @@ from federated.protocol import (
     Metrics,
     Tensors,
     decode_message,
-    encode_message,
+    encode_pieces,
     site_seed,
 )
 from federated.rows import apply_changes
@@ -112,28 +112,28 @@ class AggregatorClient:
 
     def settings(self) -> dict[str, Any]:
         """What to know before joining: the tokenizer settings, and how large this site's batches are."""
-        content = self._send("GET", "/v1/settings", b"")
+        content = self._send("GET", "/v1/settings", [])
         try:
             return dict(json.loads(bytes(content)))
         except (ValueError, TypeError) as error:
             raise MessageError(f"/v1/settings is not a JSON object: {bytes(content[:200])!r}") from error
 
     def join(self, counts: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
-        return decode_message(self._send("POST", "/v1/join", encode_message(counts, {})))
+        return decode_message(self._send("POST", "/v1/join", encode_pieces(counts, {})))
 
     def exchange(
         self, round_number: int, header: Mapping[str, Any], gradients: Tensors
     ) -> tuple[dict[str, Any], Tensors]:
         """Upload a round's update, wait until the round is closed, and return the next round's parameters."""
-        body = encode_message(header, gradients)
-        return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", body))
+        pieces = encode_pieces(header, gradients)
+        return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", pieces))
 
-    def _send(self, method: str, path: str, body: bytes) -> memoryview:
+    def _send(self, method: str, path: str, pieces: list[memoryview]) -> memoryview:
         """Send until it is answered. Sending again is safe: an update counts once per site and round."""
         began = time.monotonic()
         for attempt in itertools.count(1):
             try:
-                status, content = self._ask(method, path, body)
+                status, content = self._ask(method, path, pieces)
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if why := explain_failure(error, self._connection.host):
@@ -166,14 +166,15 @@ class AggregatorClient:
             time.sleep(min(1.0, 0.1 * attempt))
         raise AssertionError("counting never ends")
 
-    def _ask(self, method: str, path: str, body: bytes) -> tuple[int, memoryview]:
+    def _ask(self, method: str, path: str, pieces: list[memoryview]) -> tuple[int, memoryview]:
         if not self._connection.sock:
             self._connection.connect()
             # The held answer of a round comes when the slowest site has answered, so reading may take long.
             opened = _socket_of(self._connection)
             opened.settimeout(HELD_SECONDS)
             notice_silence(opened)
-        self._connection.request(method, path, body, self._headers)
+        announced = str(sum(piece.nbytes for piece in pieces))
+        self._connection.request(method, path, pieces, {**self._headers, "Content-Length": announced})
         response = self._connection.getresponse()
         size = int(response.headers.get("Content-Length", 0))
         if len(self._buffer) < size:

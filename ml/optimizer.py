@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from ml.row_steps import AdamStep, RowAverage, SgdStep, step_adam_rows, step_sgd_rows
 from ml.training_config import TrainingConfig
 
 _BETA1: Final = 0.9
@@ -38,18 +40,6 @@ class StepReport:
     step: int  # steps made, this one included
     learning_rate: float
     gradient_norm: float  # of the averaged gradient before clipping
-
-
-@dataclass(frozen=True)
-class _Moving:
-    """What one step moves of a parameter: all of it, or some rows of a row-wise one."""
-
-    name: str
-    rows: Tensor | None  # (R,); None for all
-    gradient: Tensor
-    value: Tensor  # the parameter itself, or copies of its rows (R, …); so too the moments and the average
-    moments: list[Tensor]
-    average: Tensor | None  # before the step; None where nothing is averaged
 
 
 class ServerOptimizer:
@@ -105,79 +95,81 @@ class ServerOptimizer:
         rate = learning_rate_at(self._steps, self.config)
         self._steps += 1
         self._remember_decay(self._steps)
-        together = [name for name in mean_gradients if name not in self.rowwise]
-        groups = [*([name] for name in mean_gradients if name in self.rowwise), together]
-        groups.sort(key=lambda names: -sum(self._parameters[name].numel() for name in names))
-        jobs = [{name: mean_gradients[name] for name in names} for names in groups]
-        move = functools.partial(self._move_some, scale=scale, rate=rate)
-        for _ in map(move, jobs) if threads is None else threads.map(move, jobs):
+        whole = {name: value for name, value in mean_gradients.items() if name not in self.rowwise}
+        jobs = [
+            functools.partial(self._step_rows, name, mean_gradients[name], scale, rate)
+            for name in sorted(self.rowwise, key=lambda name: -self._parameters[name].numel())
+        ]
+        jobs.append(functools.partial(self._step_whole, whole, scale, rate))
+        for _ in map(_run, jobs) if threads is None else threads.map(_run, jobs):
             pass
         return StepReport(self._steps, rate, norm)
 
     @torch.no_grad()  # which holds for a thread
-    def _move_some(self, gradients: Mapping[str, Tensor], scale: float, rate: float) -> None:
-        moving = [self._take(name, gradient, scale) for name, gradient in gradients.items()]
-        for decayed in (True, False):
-            self._move([part for part in moving if (part.value.dim() > 1) is decayed], rate, decayed)
-        for part in moving:
-            self._put_back(part)
-
-    def _take(self, name: str, gradient: Tensor, scale: float) -> _Moving:
-        """Take what a gradient moves: a whole parameter, or copies of the rows that it touches."""
-        rows = None
+    def _step_rows(self, name: str, gradient: Tensor, scale: float, rate: float) -> None:
+        """Step the rows that a gradient touches, and let their average follow."""
+        rows, values = torch.arange(len(gradient)), gradient
         if gradient.is_sparse:
-            rows, gradient = gradient.coalesce().indices()[0], gradient.coalesce().values()
-            if len(rows) == len(self._parameters[name]):
-                rows = None  # every row: copies would only cost time
-        gradient = gradient.float() if scale == 1.0 else gradient.float() * scale
-        places = [self._parameters[name], *(moments[name] for moments in self._moments.values())]
-        value, *moments = places if rows is None else [place.index_select(0, rows) for place in places]
-        average = self._settle(name, rows, value, self._steps - 1) if self._average else None
-        return _Moving(name, rows, gradient, value, moments, average)
+            rows, values = gradient.coalesce().indices()[0], gradient.coalesce().values()
+        averaging = self._averaging(name)
+        value = self._parameters[name].numpy()
+        moments = [kind[name].numpy() for kind in self._moments.values()]
+        slopes = values.float().contiguous().numpy()
+        if self.config.server_optimizer == "sgd":
+            step_sgd_rows(value, moments[0], averaging, rows.numpy(), slopes, self._sgd_step(scale, rate))
+        else:
+            step = self._adam_step(scale, rate)
+            step_adam_rows(value, moments[0], moments[1], averaging, rows.numpy(), slopes, step)
 
-    def _put_back(self, part: _Moving) -> None:
-        """Write rows back to their places, and let the average follow."""
-        name, rows = part.name, part.rows
-        if part.average is not None:
-            part.average.lerp_(part.value, -math.expm1(self._log_decay(self._steps)))
-        if rows is None:
-            if name in self.rowwise:
-                self._averaged_at[name].fill_(self._steps)
-            return
-        put_rows(self._parameters[name], rows, part.value)
-        for moments, moved in zip(self._moments.values(), part.moments, strict=True):
-            put_rows(moments[name], rows, moved)
-        if part.average is not None:
-            put_rows(self._average[name], rows, part.average)
-        self._averaged_at[name].index_fill_(0, rows, self._steps)
+    def _averaging(self, name: str) -> RowAverage:
+        """Say how the average of the rows that are stepped follows this step."""
+        settled = self._averaged_at[name].numpy()
+        if not self._average:
+            nothing = np.zeros(0, np.float32)
+            return RowAverage(
+                False, self._parameters[name].numpy(), settled, nothing, np.float32(0), self._steps
+            )
+        lost, follow = self._lost(self._steps - 1).numpy(), np.float32(self._following(self._steps))
+        return RowAverage(True, self._average[name].numpy(), settled, lost, follow, self._steps)
 
-    def _settle(self, name: str, rows: Tensor | None, values: Tensor, step: int) -> Tensor:
-        """Give the average after `step` steps, the values not having changed since it was last brought up.
+    def _sgd_step(self, scale: float, rate: float) -> SgdStep:
+        config = self.config
+        return SgdStep(*map(np.float32, (scale, rate, config.weight_decay, config.momentum)))
 
-        Of some rows a copy, of a whole parameter the average itself. `values` are the parameter's at the same places.
-        """
-        average, averaged_at = self._average[name], self._averaged_at.get(name)
-        if averaged_at is None:
-            return average
-        if rows is not None:
-            average, averaged_at = average.index_select(0, rows), averaged_at.index_select(0, rows)
-        if (averaged_at == step).all():
-            return average
-        # By the step at which a row was last settled: what of its average has been lost since.
-        lost = -torch.expm1(self._log_decays[step] - self._log_decays[: step + 1]).float()
-        return average.lerp_(values, lost[averaged_at].reshape(-1, *[1] * (values.dim() - 1)))
+    def _adam_step(self, scale: float, rate: float) -> AdamStep:
+        decoupled, decay = self.config.server_optimizer == "adamw", self.config.weight_decay
+        return AdamStep(
+            scale=np.float32(scale),
+            rate=np.float32(rate / (1 - _BETA1**self._steps)),
+            decay=np.float32(0.0 if decoupled else decay),
+            shrink=np.float32(1 - rate * decay if decoupled else 1.0),
+            beta1=np.float32(_BETA1),
+            beta2=np.float32(_BETA2),
+            root=np.float32(math.sqrt(1 - _BETA2**self._steps)),
+            epsilon=np.float32(_EPSILON),
+        )
 
-    def _move(self, parts: list[_Moving], rate: float, decayed: bool) -> None:
+    @torch.no_grad()
+    def _step_whole(self, gradients: Mapping[str, Tensor], scale: float, rate: float) -> None:
+        """Step whole parameters, and let their averages follow."""
+        for decayed in (True, False):
+            names = [name for name in gradients if (self._parameters[name].dim() > 1) is decayed]
+            scaled = [gradients[name].float() * scale for name in names]
+            self._move(names, scaled, rate, self.config.weight_decay if decayed else 0.0)
+        for name in gradients if self._average else ():
+            self._average[name].lerp_(self._parameters[name], self._following(self._steps))
+
+    def _move(self, names: list[str], gradients: list[Tensor], rate: float, weight_decay: float) -> None:
         """Step values and moments in place, each tensor in one pass over the memory (torch's fused kernels)."""
-        if not parts:
+        if not names:
             return
-        values, gradients = [part.value for part in parts], [part.gradient for part in parts]
-        weight_decay = self.config.weight_decay if decayed else 0.0
+        values = [self._parameters[name] for name in names]
+        moments = [[kind[name] for name in names] for kind in self._moments.values()]
         if self.config.server_optimizer == "sgd":
             sgd(
                 values,
                 gradients,
-                [part.moments[0] for part in parts],
+                [*moments[0]],
                 fused=True,
                 lr=rate,
                 weight_decay=weight_decay,
@@ -190,10 +182,10 @@ class ServerOptimizer:
         adam(
             values,
             gradients,
-            [part.moments[0] for part in parts],
-            [part.moments[1] for part in parts],
+            moments[0],
+            moments[1],
             [],
-            [torch.tensor(self._steps - 1.0) for _ in parts],  # the kernel counts this step itself
+            [torch.tensor(self._steps - 1.0) for _ in names],  # the kernel counts this step itself
             fused=True,
             decoupled_weight_decay=self.config.server_optimizer == "adamw",
             lr=rate,
@@ -210,12 +202,12 @@ class ServerOptimizer:
         """Give the result of the training: the average of recent parameters, or the last ones without it."""
         if not self._average:
             return {name: value.clone() for name, value in self._parameters.items()}
-        return {
-            name: self._settle(name, torch.arange(len(value)), value, self._steps)
-            if name in self.rowwise
-            else self._average[name].clone()
-            for name, value in self._parameters.items()
-        }
+        final = {name: value.clone() for name, value in self._average.items()}
+        for name, averaged_at in self._averaged_at.items():
+            # The rows' values have not changed since their averages were last brought up.
+            lost = self._lost(self._steps)[averaged_at]
+            final[name].lerp_(self._parameters[name], lost[:, None])
+        return final
 
     def state(self) -> dict[str, Tensor]:
         """Give all that the next steps depend on, by names like average/output.bias; not copies."""
@@ -255,6 +247,14 @@ class ServerOptimizer:
         total = self._log_decays[-1:] + self._log_decay(step)
         self._log_decays = torch.cat([self._log_decays, total])
 
+    def _lost(self, step: int) -> Tensor:
+        """By the step after which a row's average was right: what of it has been lost by `step`, (step + 1,)."""
+        return -torch.expm1(self._log_decays[step] - self._log_decays[: step + 1]).float()
+
+    def _following(self, step: int) -> float:
+        """What a step loses of the average, to the value after it."""
+        return -math.expm1(self._log_decay(step))
+
     def _log_decay(self, step: int) -> float:
         """The logarithm of what a step keeps of the average: early on little, for the start is random."""
         return math.log(min(self.config.averaging_decay, step / (step + 10))) if self._average else 0.0
@@ -264,26 +264,23 @@ class ServerOptimizer:
         if set(gradients) != set(self._parameters):
             wrong = sorted(set(gradients) ^ set(self._parameters))
             raise ValueError(f"gradients and parameters differ in {', '.join(wrong)}")
-        squares = 0.0
-        for name, gradient in sorted(gradients.items()):  # the sum must not depend on who lists them
+        for name, gradient in gradients.items():
             if gradient.shape != self._parameters[name].shape:
                 expected = tuple(self._parameters[name].shape)
                 raise ValueError(f"gradient of {name} has shape {tuple(gradient.shape)}, expected {expected}")
             if gradient.is_sparse and name not in self.rowwise:
                 raise ValueError(f"gradient of {name} is sparse, but the parameter is not row-wise")
+        norms = []
+        for name, gradient in sorted(gradients.items()):  # the sum must not depend on who lists them
             values = gradient.coalesce().values() if gradient.is_sparse else gradient
             if not math.isfinite(norm := float(torch.linalg.vector_norm(values.float()))):
                 raise ValueError(f"gradient of {name} holds a value that is not finite")
-            squares += norm * norm
-        return math.sqrt(squares)
+            norms.append(norm)
+        return math.hypot(*norms)
 
 
-def put_rows(target: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Write rows (R, …) of a tensor, `rows` (R,) and `values` being on the CPU; twice as quick there as torch's own."""
-    if target.is_cuda:
-        target.index_copy_(0, rows.to(target.device), values.to(target.device))
-    else:
-        target.numpy()[rows.numpy()] = values.numpy()
+def _run(job: Callable[[], None]) -> None:
+    job()
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:

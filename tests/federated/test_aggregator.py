@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ import torch
 from safetensors.numpy import save
 
 from federated.aggregator import Aggregator, RunFailed, Stopped, lead_and_serve
+from federated.averaging import GradientSum
 from federated.journal import Journal, mend_last_line
 from federated.protocol import (
     EXIT_MOVED,
     ProgressLog,
     RunStatus,
     Tensors,
+    Update,
     decode_message,
     encode_message,
     read_progress,
@@ -294,6 +297,37 @@ async def test_a_repeated_update_counts_once(lead: Lead) -> None:
         assert record.sites["food"]["samples"] == 5
         # Nobody asked for a change of the biases, which do not decay.
         assert not (await first).parameters["output.bias"].any()
+
+
+async def test_a_round_waits_for_what_is_being_added_and_what_is_sent_again_meanwhile_counts_once(
+    lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    add = GradientSum.add
+
+    def add_slowly(total: GradientSum, update: Update) -> None:
+        if update.site == "travel":
+            begun.set()
+            assert may_go_on.wait(30)
+        add(total, update)
+
+    monkeypatch.setattr(GradientSum, "add", add_slowly)
+    async with lead(round_deadline_seconds=1.0) as run:
+        gradients = (await run.join_all()).flat_gradient()
+        slow = [asyncio.create_task(run.send_update("travel", 1, gradients)) for _ in range(2)]
+        await asyncio.to_thread(begun.wait, 30)
+        others = [
+            asyncio.create_task(run.send_update(site, 1, gradients)) for site in SITES if site != "travel"
+        ]
+        finished, _ = await asyncio.wait([*slow, *others], timeout=2.5)  # the round's deadline has passed
+        assert not finished
+        may_go_on.set()
+        responses = await asyncio.gather(*slow, *others)
+        assert {response.status_code for response in responses} == {200}
+        record = run.status().rounds[0]
+        assert sorted(record.sites) == sorted(SITES)
+        assert record.accuracy == 1.0
+        assert run.status().missing_sites == ()
 
 
 async def test_a_late_update_is_not_counted_and_brings_its_site_up_to_date(lead: Lead) -> None:

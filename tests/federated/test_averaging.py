@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,8 @@ from federated.averaging import (
     InconsistentUpdates,
     average_gradients,
     check_update,
-    fixed_point,
 )
+from federated.fixed_point import add_entries, add_numbers, add_rows
 from federated.protocol import Metrics, Tensors, Update
 from federated.rows import pack_tensors, unpack_tensors
 from ml.data import Dataset, Example, collate, encode_dataset, pool_datasets
@@ -175,6 +176,31 @@ def test_a_sum_of_many_sites_is_the_same_in_any_order(sites: int) -> None:
     assert len(averages) == 1
 
 
+def test_updates_that_are_added_at_once_are_all_in_the_sum() -> None:
+    shapes = {"embedding.weight": (400, 64), "output.weight": (64, 300)}
+    random = np.random.default_rng(5)
+    updates = []
+    for number in range(24):
+        rows = np.sort(random.choice(400, 250, replace=False)).astype(np.int32)
+        gradient = {
+            "embedding.weight#rows": rows,
+            "embedding.weight#values": random.standard_normal((len(rows), 64)).astype(np.float32),
+            "output.weight": random.standard_normal((64, 300)).astype(np.float32),
+        }
+        updates.append(Update(f"site-{number}", 1, gradient, Metrics(64, 64.0, 32)))
+    one_by_one, at_once = (GradientSum(shapes, sites=24, rowwise={"embedding.weight"}) for _ in range(2))
+    for update in updates:
+        one_by_one.add(update)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(at_once.add, updates):
+            pass
+    assert at_once.samples == one_by_one.samples == 24 * 64
+    expected, found = one_by_one.take_average(), at_once.take_average()
+    assert {name: value.tobytes() for name, value in found.items()} == {
+        name: value.tobytes() for name, value in expected.items()
+    }
+
+
 def test_the_sum_is_that_of_exact_arithmetic_to_a_part_in_a_trillion() -> None:
     updates = [make_update(f"site-{number}", samples=4) for number in range(64)]
     total = GradientSum(shapes_of(updates[0]), sites=64)
@@ -189,17 +215,22 @@ def test_the_sum_is_that_of_exact_arithmetic_to_a_part_in_a_trillion() -> None:
         np.testing.assert_allclose(average, expected, rtol=2**-23, atol=2.0**-43)
 
 
+@settings(deadline=None)  # what is called first is compiled first
 @given(
     values=st.lists(st.floats(-900.0, 900.0, width=32), min_size=1, max_size=40),
     fraction=st.integers(-(2**46), 2**46),
 )
-def test_small_and_large_numbers_are_rounded_alike_half_to_even(values: list[float], fraction: int) -> None:
-    """Small ones are rounded by a quicker way, which must give the same integers."""
+def test_numbers_are_rounded_half_to_even_however_they_are_added(values: list[float], fraction: int) -> None:
     halves = [(fraction + 0.5) * 2.0**-42, -(fraction + 0.5) * 2.0**-42]
     for numbers in (np.array(values, np.float32), np.array(halves, np.float64)):
         exact = np.rint(numbers.astype(np.float64) * 2.0**42).astype(np.int64)
-        for norm in (float(np.linalg.norm(numbers.astype(np.float64))), math.inf):
-            assert np.array_equal(fixed_point(numbers, norm), exact)
+        places = np.arange(len(numbers), dtype=np.int32)
+        one_by_one, at_places, by_rows = (np.zeros(len(numbers), np.int64) for _ in range(3))
+        add_numbers(one_by_one, numbers)
+        add_entries(at_places, places, numbers)
+        add_rows(by_rows.reshape(-1, 1), places, numbers.reshape(-1, 1))
+        for total in (one_by_one, at_places, by_rows):
+            assert np.array_equal(total, exact)
 
 
 def test_a_refused_update_leaves_the_sum_as_it_was() -> None:

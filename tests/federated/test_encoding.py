@@ -10,8 +10,9 @@ import torch
 
 from federated.encoding import TOP_FRACTION, Encoder
 from federated.protocol import Tensors
-from federated.rows import pick_rows, read_parts
+from federated.rows import read_parts
 from ml.training_config import EncodingName
+from tests.federated.sparse import rows_of
 
 SHAPES = {"embedding.weight": (50, 40), "lstm.weight": (64, 64), "output.bias": (3,)}
 
@@ -19,8 +20,8 @@ SHAPES = {"embedding.weight": (50, 40), "lstm.weight": (64, 64), "output.bias": 
 def draw(seed: int, rows: int = 12) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
-    touched = np.sort(np.random.default_rng(seed).choice(50, rows, replace=False))
-    return {**drawn, "embedding.weight": pick_rows(drawn["embedding.weight"], touched)}
+    touched = sorted(np.random.default_rng(seed).choice(50, rows, replace=False).tolist())
+    return {**drawn, "embedding.weight": rows_of(drawn["embedding.weight"], touched)}
 
 
 def spread(sent: Tensors) -> dict[str, np.ndarray]:
@@ -68,7 +69,7 @@ def test_what_is_lost_in_a_round_is_sent_later(kind: EncodingName) -> None:
     sent = total_of([spread(encoder.encode(sums)) for sums in rounds])
     wanted = total_of([dense(sums) for sums in rounds])
     quiet = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
-    quiet["embedding.weight"] = pick_rows(quiet["embedding.weight"], np.arange(50))
+    quiet["embedding.weight"] = rows_of(quiet["embedding.weight"], range(50))
     for _ in range(60):  # nothing new: only what is left
         late = spread(encoder.encode(quiet))
         sent = {name: sent[name] + late[name] for name in SHAPES}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.protocol import MessageError, Tensors
-from federated.rows import apply_changes, pack_tensors, pick_rows, read_parts, unpack_tensors
+from federated.rows import apply_changes, pack_tensors, read_parts, unpack_tensors
+from tests.federated.sparse import rows_of
 
 SHAPES = {"embedding.weight": (6, 2), "output.bias": (3,)}
 
@@ -18,8 +19,7 @@ SHAPES = {"embedding.weight": (6, 2), "output.bias": (3,)}
 def test_what_is_packed_is_unpacked_whole(touched: set[int]) -> None:
     embedding = torch.zeros(6, 2)
     embedding[sorted(touched), 1] = 1.5
-    rows = np.array(sorted(touched), np.int64)
-    tensors = {"embedding.weight": pick_rows(embedding, rows), "output.bias": torch.arange(3.0)}
+    tensors = {"embedding.weight": rows_of(embedding, sorted(touched)), "output.bias": torch.arange(3.0)}
     packed = pack_tensors(tensors)
     assert packed["embedding.weight#rows"].tolist() == sorted(touched)
     unpacked = unpack_tensors(packed, SHAPES)
@@ -33,7 +33,7 @@ def test_changed_rows_are_taken_over_and_the_others_stay() -> None:
     changed = {name: value.clone() for name, value in held.items()}
     changed["embedding.weight"][[0, 5]] = 7.0
     sent = {
-        "embedding.weight": pick_rows(changed["embedding.weight"], np.array([0, 5])),
+        "embedding.weight": rows_of(changed["embedding.weight"], [0, 5]),
         "output.bias": torch.full((3,), 2.0),
     }
     apply_changes(held, pack_tensors(sent))
