@@ -20,6 +20,7 @@ SENT_DTYPE = np.dtype(np.float32)  # what sites send
 HALF: Final = np.dtype(np.float16)  # or, where that was agreed on, what they send to spare bytes
 Shapes = Mapping[str, tuple[int, ...]]
 
+SMALL: Final = 2**17  # numbers: a tensor is not worth a thread's while
 MAX_NORM_PER_SAMPLE: Final = 1_000.0  # of a gradient; training clips the average at a few units
 
 
@@ -139,12 +140,20 @@ class GradientSum:
         """
         if self.samples == 0:
             raise InconsistentUpdates("no update to average")
-        largest_first = sorted(self._totals, key=lambda name: -len(self._totals[name]))
-        take = functools.partial(self._take_tensor, scale=UNIT / self.samples)
-        taken = map(take, largest_first) if threads is None else threads.map(take, largest_first)
+        sizes = {name: len(total) for name, total in self._totals.items()}
+        large = sorted((name for name in sizes if sizes[name] > SMALL), key=lambda name: -sizes[name])
+        groups = [*([name] for name in large), [name for name in sizes if sizes[name] <= SMALL]]
+        take = functools.partial(self._take_tensors, scale=UNIT / self.samples)
+        taken = map(take, groups) if threads is None else threads.map(take, groups)
         averaged = {name: value for tensors in taken for name, value in tensors.items()}
         self.updates = self.samples = 0
         return averaged
+
+    def _take_tensors(self, names: Iterable[str], scale: float) -> Tensors:
+        taken: Tensors = {}
+        for name in names:
+            taken |= self._take_tensor(name, scale)
+        return taken
 
     def _take_tensor(self, name: str, scale: float) -> Tensors:
         total, shape, touched = self._totals[name], self._shapes[name], self._touched.get(name)
