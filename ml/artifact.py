@@ -23,7 +23,8 @@ from ml.vocabulary import Vocabulary
 Weights = Mapping[str, npt.NDArray[np.float32]]
 Precision = Literal["fp32", "int8"]
 
-FORMAT: Final = 2  # of the files of an artifact, to be raised when they change; the first one had no number
+FORMAT: Final = 3  # of the files of an artifact, to be raised when they change; the first one had no number
+_READABLE: Final = (2, FORMAT)  # in 2 the graph held the wide part, and read text by text
 MANIFEST: Final = "manifest.json"
 FILES: Final = (
     "config.json",
@@ -187,10 +188,11 @@ def load_artifact(path: Path, expected_digest: str) -> Artifact:
     files = {name: _read_verified(path / name, manifest[name]) for name in manifest if name != _WEIGHTS}
     try:
         config = json.loads(files["config.json"])
-        if config.get("format") != FORMAT:
+        if config.get("format") not in _READABLE:
             raise ArtifactError(
-                f"{path}: an artifact of format {config.get('format', 1)!r}, and this version reads format "
-                f"{FORMAT}: train or export the model again, or use the version that wrote it"
+                f"{path}: an artifact of format {config.get('format', 1)!r}, and this version reads formats "
+                f"{' and '.join(map(str, _READABLE))}: train or export the model again, or use the version that "
+                "wrote it"
             )
         contents = _parse_files(files, config, weights)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.grams import NO_GRAM
+from ml.grams import NO_GRAM, WIDE_SCALE
 from ml.model_config import ModelConfig
 from ml.subwords import NONE, subword_ids
 from ml.vocabulary import PAD, RESERVED
@@ -27,7 +27,6 @@ __all__ = [
 
 # Their gradients are rows: those of the words of a batch.
 ROW_PARAMETERS: Final = frozenset({"embedding.weight", "subwords.weight", "grams.weight"})
-WIDE_SCALE: Final = 2.0  # of the wide part's logits: its rows learn so much faster than the rest
 
 
 class SentimentLSTM(nn.Module):

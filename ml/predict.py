@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,10 @@ import onnxruntime
 from ml.artifact import Artifact, ArtifactError, Precision
 from ml.data import pad_rows
 from ml.device import Device, DeviceChoice, DeviceUnavailable
-from ml.grams import hash_normalized
+from ml.encoding import EncodedTexts, Rows, TextEncoder, TimeMajor
 from ml.prediction import Prediction
-from ml.text import normalize_text
-from ml.tokenizer import Tokenizer, TokenizerSettings, make_tokenizer
-from ml.vocabulary import Vocabulary
+from ml.tokenizer import Tokenizer
+from ml.wide import WidePart, take_wide_part
 
 # Of probabilities: rounding and other processors stay far below it, other models do not. In 8 bits a rounding that
 # falls the other way is a step of a 255th.
@@ -35,41 +34,15 @@ _LIMITS: Final[Mapping[Device, Mapping[str, int]]] = {
 }
 _OUTPUTS: Final = ["probabilities"]
 
-
-class EncodedText(NamedTuple):
-    """A text as a network reads it."""
-
-    token_ids: list[int]  # at least one
-    grams: npt.NDArray[np.int64]  # its runs of characters
-
-
-class TextEncoder:
-    """Turns texts into numbers the way one model was trained on them."""
-
-    def __init__(self, tokenizer: TokenizerSettings, vocabulary: Vocabulary, max_length: int) -> None:
-        self.tokenizer: Final = make_tokenizer(tokenizer)
-        self._vocabulary = vocabulary
-        self._max_length = max_length
-
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Encode each text."""
-        encoded: list[EncodedText] = []
-        for start in range(0, len(texts), BATCH_TEXTS):  # bounds the memory that numbering runs takes
-            normalized = [normalize_text(text) for text in texts[start : start + BATCH_TEXTS]]
-            grams = hash_normalized(normalized)
-            encoded += [
-                EncodedText(self._ids(text), runs) for text, runs in zip(normalized, grams, strict=True)
-            ]
-        return encoded
-
-    def _ids(self, normalized: str) -> list[int]:
-        return self._vocabulary.encode(self.tokenizer.cut_normalized(normalized), self._max_length)
+Feed = dict[str, npt.NDArray[Any]]
 
 
 class OnnxNetwork:
-    """The network in ONNX Runtime; may be called from several threads at once."""
+    """The network in ONNX Runtime, and its wide part beside it; may be called from several threads at once."""
 
-    def __init__(self, onnx_bytes: bytes, threads: int = 1, device: Device = "cpu") -> None:
+    def __init__(
+        self, onnx_bytes: bytes, wide: WidePart | None = None, threads: int = 1, device: Device = "cpu"
+    ) -> None:
         """Build a session; raises ArtifactError when the graph cannot be understood, and DeviceUnavailable."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -87,26 +60,57 @@ class OnnxNetwork:
         if device == "cuda":  # without a driver the runtime goes on without it, and says so to nobody
             expect_cuda(self._session.get_providers())
         self._limits = _LIMITS[device]
-        self._wide = any(entry.name == "grams" for entry in self._session.get_inputs())
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self._wide = wide
+        if "wide_logits" in self._inputs and wide is None:
+            raise ArtifactError("model.onnx: it adds a wide part, of which there are no weights")
         self._classes: int = self._session.get_outputs()[0].shape[1]
 
-    def probabilities(self, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+    def probabilities(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
         """Give class probabilities (n, classes) for n texts of any lengths."""
+        feeds = self._feeds(texts)
         if len(texts) == 1:
-            return self._run(texts)
+            return self._run(feeds([0]))
         result = np.empty((len(texts), self._classes), np.float32)
-        for indices in plan_batches([len(text.token_ids) for text in texts], **self._limits):
-            result[indices] = self._run([texts[index] for index in indices])
+        for rows in plan_batches(texts.lengths.tolist(), **self._limits):
+            result[rows] = self._run(feeds(rows))
         return result
 
-    def _run(self, texts: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
-        """Give class probabilities (n, classes) for n texts that make one batch."""
-        rows = [text.token_ids for text in texts]
-        feed = {"token_ids": pad_rows(rows), "lengths": np.array([len(row) for row in rows], np.int64)}
-        if self._wide:  # a network without a wide part does not look at them
-            feed["grams"] = pad_rows([text.grams for text in texts])
+    def _run(self, feed: Feed) -> npt.NDArray[np.float32]:
         probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
         return probabilities
+
+    def _feeds(self, texts: EncodedTexts) -> Callable[[Rows], Feed]:
+        """Give what makes the graph's inputs of some of the texts."""
+        if "token_ids" in self._inputs:
+            return _feeds_of_format_2(texts, wide="grams" in self._inputs)
+        by_time = TimeMajor(texts)
+        wide = None
+        if "wide_logits" in self._inputs:
+            assert self._wide is not None
+            wide = self._wide.logits(texts.grams, texts.gram_counts)
+
+        def feed(rows: Rows) -> Feed:
+            token_ids, lengths = by_time.pick(rows)
+            inputs = {"token_ids_by_time": token_ids, "lengths": lengths}
+            return inputs if wide is None else {**inputs, "wide_logits": wide[rows]}
+
+        return feed
+
+
+def _feeds_of_format_2(texts: EncodedTexts, *, wide: bool) -> Callable[[Rows], Feed]:
+    """Do the same for the graphs of artifacts before format 3, which read text by text and held the wide part."""
+    each = list(texts)
+
+    def feed(rows: Rows) -> Feed:
+        chosen = [each[row] for row in rows]
+        inputs = {
+            "token_ids": pad_rows([text.token_ids for text in chosen]),
+            "lengths": np.array([len(text.token_ids) for text in chosen], np.int64),
+        }
+        return {**inputs, "grams": pad_rows([text.grams for text in chosen])} if wide else inputs
+
+    return feed
 
 
 def expect_cuda(providers: Sequence[str] | None = None) -> None:
@@ -161,18 +165,19 @@ class Predictor:
         self._encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
         quantized = artifact.onnx_int8 if device == "cpu" else None
         self.precision: Final[Precision] = "fp32" if quantized is None else "int8"
-        self._network = OnnxNetwork(quantized or artifact.onnx, threads, device)
+        wide = take_wide_part(artifact.weights) if artifact.network.gram_buckets else None
+        self._network = OnnxNetwork(quantized or artifact.onnx, wide, threads, device)
 
     @property
     def tokenizer(self) -> Tokenizer:
         """What cuts texts into the tokens that this model knows."""
         return self._encoder.tokenizer
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Do the first half of the work, in which no network takes part: give each text as the network reads it."""
         return self._encoder.encode(texts)
 
-    def probabilities_of(self, encoded: Sequence[EncodedText]) -> npt.NDArray[np.float32]:
+    def probabilities_of(self, encoded: EncodedTexts) -> npt.NDArray[np.float32]:
         """Do the second half: give class probabilities (n, labels) for n texts that this predictor encoded."""
         return self._network.probabilities(encoded)
 

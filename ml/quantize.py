@@ -16,9 +16,11 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from ml.artifact import Quantization, QuantizationFigures
 from ml.data import Example
+from ml.encoding import EncodedTexts, TextEncoder
 from ml.label_set import LABELS
 from ml.metrics import evaluate_predictions
-from ml.predict import EncodedText, OnnxNetwork, TextEncoder
+from ml.predict import OnnxNetwork
+from ml.wide import WidePart
 
 MIN_SAMPLES: Final = 200  # of which one may change its label
 MAX_F1_DROP: Final = 0.002
@@ -44,7 +46,7 @@ def quantize_graph(graph: bytes) -> bytes:
 
 
 def quantize_if_as_good(
-    exact: bytes, encoder: TextEncoder, validation: Sequence[Example]
+    exact: bytes, wide: WidePart | None, encoder: TextEncoder, validation: Sequence[Example]
 ) -> tuple[bytes | None, Quantization]:
     """Give the graph in 8 bits if labelled samples that were not trained on show it to be as good, and what they show.
 
@@ -57,39 +59,35 @@ def quantize_if_as_good(
         )
         return None, Quantization("fp32", reason, len(validation), None)
     quantized = quantize_graph(exact)
-    figures = _compare_graphs(exact, quantized, encoder, validation)
+    figures = _compare_networks(OnnxNetwork(exact, wide), OnnxNetwork(quantized, wide), encoder, validation)
     failures = _failures(figures)
     if failures:
         return None, Quantization("fp32", "; ".join(failures), len(validation), figures)
     return quantized, Quantization("int8", "as good as fp32 within the limits", len(validation), figures)
 
 
-def _compare_graphs(
-    exact: bytes, quantized: bytes, encoder: TextEncoder, validation: Sequence[Example]
+def _compare_networks(
+    exact: OnnxNetwork, quantized: OnnxNetwork, encoder: TextEncoder, validation: Sequence[Example]
 ) -> QuantizationFigures:
     texts = encoder.encode([example.text for example in validation])
-    network = OnnxNetwork(quantized)
-    from_exact, from_quantized = (
-        OnnxNetwork(exact).probabilities(texts),
-        network.probabilities(texts),
-    )  # (n, C)
+    from_exact, from_quantized = exact.probabilities(texts), quantized.probabilities(texts)  # (n, C)
     same = float((from_exact.argmax(axis=1) == from_quantized.argmax(axis=1)).mean())
     return QuantizationFigures(
         macro_f1_fp32=_macro_f1(validation, from_exact),
         macro_f1_int8=_macro_f1(validation, from_quantized),
         same_labels=round(same, 6),
         max_abs_difference=_round_up(np.abs(from_exact - from_quantized).max()),
-        max_batch_difference=_round_up(_batch_difference(network, texts[:BATCH_SAMPLES])),
+        max_batch_difference=_round_up(_batch_difference(quantized, next(texts.parts(BATCH_SAMPLES)))),
     )
 
 
-def _batch_difference(network: OnnxNetwork, texts: Sequence[EncodedText]) -> float:
+def _batch_difference(network: OnnxNetwork, texts: EncodedTexts) -> float:
     """Give how far a text's probabilities are from those it gets alone.
 
     In 8 bits there is one scale for all that flows through the network at once, so a text's companions matter.
     """
     together = network.probabilities(texts)
-    alone = np.concatenate([network.probabilities([text]) for text in texts])
+    alone = np.concatenate([network.probabilities(text) for text in texts.parts(1)])
     return float(np.abs(together - alone).max())
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 from ml.text import normalize_text
 
 Cut = Callable[[str, bool], list[str]]
 Kind = Literal["jieba", "characters"]
+LINE_END: Final = "\n"  # a token of its own, between the lines of `cut_lines`; no normalized text holds it
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def cut_lines(self, normalized: Sequence[str]) -> list[str]:
+        """Do the same with several at once, which is quicker: one's tokens, LINE_END, the next one's tokens.
+
+        Single spaces are left among them.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class JiebaTokenizer:
@@ -74,6 +82,10 @@ class JiebaTokenizer:
         tokens = self.cut(normalized, self.hmm)
         return [word for word in tokens if word != " "] if " " in normalized else tokens
 
+    def cut_lines(self, normalized: Sequence[str]) -> list[str]:
+        """Give those of several texts: the algorithm never joins what whitespace parts."""
+        return self.cut(LINE_END.join(normalized), self.hmm)
+
 
 class CharacterTokenizer:
     """Takes every character of the normalized text for a token: no dictionary, no unknown words."""
@@ -85,6 +97,10 @@ class CharacterTokenizer:
     def cut_normalized(self, normalized: str) -> list[str]:
         """Give the same of a normalized text."""
         return list(normalized.replace(" ", ""))
+
+    def cut_lines(self, normalized: Sequence[str]) -> list[str]:
+        """Give those of several texts."""
+        return list(LINE_END.join(normalized))
 
 
 def make_tokenizer(settings: TokenizerSettings) -> Tokenizer:

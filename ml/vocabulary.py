@@ -48,6 +48,10 @@ class Vocabulary:
             tokens = [*tokens[:head], *tokens[len(tokens) - (max_length - head) :]]
         return list(map(self._ids.get, tokens, itertools.repeat(UNK))) or [UNK]
 
+    def ids_beside(self, others: Mapping[str, int]) -> dict[str, int]:
+        """Give the tokens' ids by token as `encode` knows them, those of padding left out, and `others` beside them."""
+        return {**self._ids, **others}
+
     def to_json(self) -> dict[str, Any]:
         """Give the vocabulary as a JSON object."""
         return {"tokens": list(self.tokens)}

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ml.artifact import Artifact, load_artifact
 from ml.bench.reviews import make_batches
-from ml.predict import Predictor, TextEncoder
+from ml.encoding import TextEncoder
+from ml.predict import Predictor
 
 Answer = Callable[[Sequence[str]], object]
 _WARM_UP_SECONDS = 0.3
@@ -66,7 +67,7 @@ def make_torch_answer(artifact: Artifact) -> Callable[[Sequence[str]], npt.NDArr
         (text,) = encoder.encode(texts)
         with torch.inference_mode():
             logits = model(
-                torch.tensor([text.token_ids]),
+                torch.from_numpy(text.token_ids.astype(np.int64))[None],
                 torch.tensor([len(text.token_ids)]),
                 torch.from_numpy(text.grams)[None],
             )

@@ -14,9 +14,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from ml.predict import EncodedText
+from ml.encoding import EncodedTexts
 from ml.serve.fleet import COUNTERS_FOLDER, Fleet
-from ml.vocabulary import UNK
 
 __all__ = ["CONTENT_TYPE", "Refusal", "ServiceMetrics"]
 
@@ -114,17 +113,15 @@ class ServiceMetrics:
         """Record how long a request waited before its first text was computed."""
         self._queue.observe(seconds)
 
-    def observe_batch(
-        self, encoded: Sequence[EncodedText], *, tokenise_seconds: float, model_seconds: float
-    ) -> None:
+    def observe_batch(self, encoded: EncodedTexts, *, tokenise_seconds: float, model_seconds: float) -> None:
         """Record what a batch held and what it took."""
-        tokens = sum(len(text.token_ids) for text in encoded)
+        tokens = len(encoded.token_ids)
         self._tokenise.observe(tokenise_seconds)
         self._model.observe(model_seconds)
         self._batch_texts.observe(len(encoded))
         self._batch_tokens.observe(tokens)
         self._tokens.inc(tokens)
-        self._unknown.inc(sum(text.token_ids.count(UNK) for text in encoded))
+        self._unknown.inc(encoded.unknown_tokens())
 
     def set_queue_depth(self, requests: int) -> None:
         """Say how many requests wait or are computed."""

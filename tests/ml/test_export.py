@@ -11,6 +11,7 @@ import torch
 from ml.artifact import ArtifactError, load_artifact
 from ml.bootstrap import BootstrapCorpus
 from ml.data import Example
+from ml.encoding import TextEncoder
 from ml.export import (
     GOLDEN_TEXTS,
     MAX_DIFFERENCE,
@@ -21,7 +22,7 @@ from ml.export import (
 )
 from ml.label_set import LABELS
 from ml.model import ModelConfig, build_model, initial_parameters
-from ml.predict import OnnxNetwork, TextEncoder
+from ml.predict import OnnxNetwork
 from ml.text import normalize_text
 from ml.tokenizer import TokenizerSettings
 from ml.vocabulary import Vocabulary

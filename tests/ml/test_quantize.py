@@ -11,8 +11,9 @@ import pytest
 from ml import quantize
 from ml.artifact import QUANTIZED, Artifact, ArtifactError, load_artifact, write_artifact
 from ml.data import Example
+from ml.encoding import TextEncoder
 from ml.export import build_onnx, export_artifact, model_weights
-from ml.predict import OnnxNetwork, Predictor, TextEncoder, check_golden
+from ml.predict import OnnxNetwork, Predictor, check_golden
 from ml.quantize import MAX_BATCH_DIFFERENCE, MIN_SAMPLES, quantize_graph
 from ml.tokenizer import TokenizerSettings
 from tests.ml.conftest import MAX_LENGTH, TinyModel
