@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ _EMPTY: Final = "\x00"  # stands in for a text without content; normalizing leav
 _NO_TOKEN: Final = -1  # whitespace
 _END: Final = -2  # of a line
 
-Rows = Sequence[int] | npt.NDArray[np.int64]
+Feed = dict[str, npt.NDArray[Any]]
 
 
 class EncodedText(NamedTuple):
@@ -75,6 +75,28 @@ class EncodedTexts:
                 counts,
             )
 
+    def feeder(self) -> Callable[[list[int]], Feed]:
+        """Give what makes a graph's inputs of rows of the texts.
+
+        Ids (time, texts) are padded with PAD; each step of a recurrent network reads what lies together.
+        """
+        if len(self) == 1:
+            alone = {"token_ids_by_time": self.token_ids[:, None], "lengths": self.lengths.astype(np.int32)}
+            return lambda rows: alone
+        token_ids, padding = np.append(self.token_ids, np.int32(PAD)), len(self.token_ids)
+        starts = np.cumsum(self.lengths) - self.lengths
+
+        def feed(rows: list[int]) -> Feed:
+            lengths = self.lengths[rows]
+            step = np.arange(lengths.max())[:, None]
+            places = np.where(step < lengths, starts[rows] + step, padding)
+            return {
+                "token_ids_by_time": token_ids.take(places, mode="clip"),
+                "lengths": lengths.astype(np.int32),
+            }
+
+        return feed
+
     def unknown_tokens(self) -> int:
         """Count the tokens that the vocabulary does not know."""
         return int(np.count_nonzero(self.token_ids == UNK))
@@ -85,6 +107,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: TokenizerSettings, vocabulary: Vocabulary, max_length: int) -> None:
         self.tokenizer: Final = make_tokenizer(tokenizer)
+        self._vocabulary = vocabulary
         self._max_length = max_length
         self._id_of = vocabulary.ids_beside({" ": _NO_TOKEN, LINE_END: _END, _EMPTY: UNK}).get
 
@@ -96,7 +119,14 @@ class TextEncoder:
 
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
         normalized = [normalize_text(text) for text in texts]
-        return EncodedTexts(*self._number_tokens(normalized), *number_runs(normalized))
+        number = self._number_tokens if len(texts) > 1 else self._number_tokens_of_one
+        return EncodedTexts(*number(normalized), *number_runs(normalized))
+
+    def _number_tokens_of_one(
+        self, normalized: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        ids = self._vocabulary.encode(self.tokenizer.cut_normalized(normalized[0]), self._max_length)
+        return np.array(ids, np.int32), np.array([len(ids)])
 
     def _number_tokens(
         self, normalized: Sequence[str]
@@ -122,20 +152,3 @@ class TextEncoder:
         for row in np.flatnonzero(lengths > self._max_length):
             kept[ends[row] - lengths[row] + head : ends[row] - tail] = False
         return token_ids[kept], np.minimum(lengths, self._max_length)
-
-
-class TimeMajor:
-    """Token ids of chosen texts of a set, one below the other in time: what flows through a recurrent network."""
-
-    def __init__(self, texts: EncodedTexts) -> None:
-        self._lengths = texts.lengths
-        self._starts = np.cumsum(texts.lengths) - texts.lengths
-        self._padding = len(texts.token_ids)
-        self._token_ids = np.append(texts.token_ids, np.int32(PAD))
-
-    def pick(self, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Give ids (time, texts), padded with PAD, and lengths (texts)."""
-        lengths = self._lengths[rows]
-        step = np.arange(lengths.max())[:, None]
-        places = np.where(step < lengths, self._starts[rows] + step, self._padding)
-        return self._token_ids.take(places, mode="clip"), lengths.astype(np.int32)

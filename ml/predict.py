@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import onnxruntime
 from ml.artifact import Artifact, ArtifactError, Precision
 from ml.data import pad_rows
 from ml.device import Device, DeviceChoice, DeviceUnavailable
-from ml.encoding import EncodedTexts, Rows, TextEncoder, TimeMajor
+from ml.encoding import EncodedTexts, Feed, TextEncoder
 from ml.prediction import Prediction
 from ml.tokenizer import Tokenizer
 from ml.wide import WidePart, take_wide_part
@@ -21,8 +21,11 @@ from ml.wide import WidePart, take_wide_part
 # falls the other way is a step of a 255th.
 GOLDEN_TOLERANCE: Final[Mapping[Precision, float]] = {"fp32": 1e-3, "int8": 5e-3}
 BATCH_TEXTS: Final = 64
-BATCH_TOKENS: Final = 1024  # padding included; from a dozen texts on a step of the LSTM costs each the least
-BATCH_PADDING: Final = 32  # tokens that one more text may add; another batch costs as much as 20 tokens do
+BATCH_TOKENS: Final = 2048  # padding included; bounds the memory that a batch takes
+# That one more text may add, in tokens, beside a part of its own length: another batch costs as much as some thirty
+# tokens and another pass over each position. Whoever joins now is padded for all that join later.
+BATCH_PADDING: Final = 16
+PADDING_OF_LENGTH: Final = 0.25
 _PROVIDERS: Final[Mapping[Device, list[str]]] = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -33,8 +36,6 @@ _LIMITS: Final[Mapping[Device, Mapping[str, int]]] = {
     "cuda": {"max_texts": 1024, "max_tokens": 2**15, "max_padding": 2**12},
 }
 _OUTPUTS: Final = ["probabilities"]
-
-Feed = dict[str, npt.NDArray[Any]]
 
 
 class OnnxNetwork:
@@ -68,41 +69,35 @@ class OnnxNetwork:
 
     def probabilities(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
         """Give class probabilities (n, classes) for n texts of any lengths."""
-        feeds = self._feeds(texts)
+        feed = self._feeder(texts)
         if len(texts) == 1:
-            return self._run(feeds([0]))
+            return self._run(feed([0]))
         result = np.empty((len(texts), self._classes), np.float32)
         for rows in plan_batches(texts.lengths.tolist(), **self._limits):
-            result[rows] = self._run(feeds(rows))
+            result[rows] = self._run(feed(rows))
         return result
 
     def _run(self, feed: Feed) -> npt.NDArray[np.float32]:
         probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
         return probabilities
 
-    def _feeds(self, texts: EncodedTexts) -> Callable[[Rows], Feed]:
-        """Give what makes the graph's inputs of some of the texts."""
+    def _feeder(self, texts: EncodedTexts) -> Callable[[list[int]], Feed]:
+        """Give what makes the graph's inputs of rows of the texts."""
         if "token_ids" in self._inputs:
-            return _feeds_of_format_2(texts, wide="grams" in self._inputs)
-        by_time = TimeMajor(texts)
-        wide = None
-        if "wide_logits" in self._inputs:
-            assert self._wide is not None
-            wide = self._wide.logits(texts.grams, texts.gram_counts)
-
-        def feed(rows: Rows) -> Feed:
-            token_ids, lengths = by_time.pick(rows)
-            inputs = {"token_ids_by_time": token_ids, "lengths": lengths}
-            return inputs if wide is None else {**inputs, "wide_logits": wide[rows]}
-
-        return feed
+            return _feeder_of_format_2(texts, wide="grams" in self._inputs)
+        feed = texts.feeder()
+        if "wide_logits" not in self._inputs:
+            return feed
+        assert self._wide is not None
+        wide = self._wide.logits(texts.grams, texts.gram_counts)
+        return lambda rows: {**feed(rows), "wide_logits": wide[rows]}
 
 
-def _feeds_of_format_2(texts: EncodedTexts, *, wide: bool) -> Callable[[Rows], Feed]:
+def _feeder_of_format_2(texts: EncodedTexts, *, wide: bool) -> Callable[[list[int]], Feed]:
     """Do the same for the graphs of artifacts before format 3, which read text by text and held the wide part."""
     each = list(texts)
 
-    def feed(rows: Rows) -> Feed:
+    def feed(rows: list[int]) -> Feed:
         chosen = [each[row] for row in rows]
         inputs = {
             "token_ids": pad_rows([text.token_ids for text in chosen]),
@@ -135,14 +130,15 @@ def plan_batches(
 
     `lengths` count tokens. A batch holds at most `max_texts`, and `max_tokens` with the padding up to its longest
     text; a text longer than that is a batch of its own. A text that is so much longer than the one before it that the
-    batch would be padded by more than `max_padding` begins another. Shortest first.
+    batch would be padded by more than `max_padding` and PADDING_OF_LENGTH of its length begins another. Shortest first.
     """
     batch: list[int] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         length = lengths[index]
         full = len(batch) == max_texts or (len(batch) + 1) * length > max_tokens
-        if batch and (full or len(batch) * (length - longest) > max_padding):
+        padding = len(batch) * (length - longest)
+        if batch and (full or padding > max_padding + PADDING_OF_LENGTH * length):
             yield batch
             batch = []
         batch.append(index)

@@ -26,14 +26,18 @@ class WidePart:
 
     def logits(self, grams: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Give what is added to the logits (n, classes) of n texts, of their runs end to end and how many each has."""
-        logits = np.zeros((len(counts), self._classes), np.float32)
-        some = counts > 0
-        if not some.any():
-            return logits
         found = self._rows.take(grams % len(self._rows), axis=0, mode="clip")
-        begins = np.cumsum(counts) - counts
-        sums = np.add.reduceat(found, begins[some], axis=0)[:, : self._classes]
-        logits[some] = sums / np.sqrt(counts[some, None].astype(np.float32))
+        if len(counts) == 1:
+            sums = found.sum(axis=0, keepdims=True)
+        else:
+            sums = np.zeros((len(counts), found.shape[1]), np.float32)
+            some = (
+                counts > 0
+            )  # where two begin at one place, reduceat would take the next one's first for a sum
+            sums[some] = np.add.reduceat(found, (np.cumsum(counts) - counts)[some], axis=0)
+        logits: npt.NDArray[np.float32] = sums[:, : self._classes] / np.sqrt(
+            np.maximum(counts, 1).astype(np.float32)[:, None]
+        )
         return logits
 
 

@@ -56,7 +56,9 @@ class Work:
     """One request's texts on their way through the model that answers all of them."""
 
     predictor: Predictor
-    texts: Sequence[str]
+    texts: Sequence[str]  # the cheapest first
+    costs: Sequence[float]  # of each
+    order: Sequence[int]  # which of the request's texts each is
     units: int  # by which admission counts it
     deadline: float  # monotonic seconds, infinity for none
     is_wanted: Callable[[], bool]
@@ -85,6 +87,16 @@ class Share:
         """Those texts."""
         return self.work.texts[self.start : self.stop]
 
+    @property
+    def cost(self) -> float:
+        """What they cost."""
+        return sum(self.work.costs[self.start : self.stop])
+
+    @property
+    def units(self) -> float:
+        """Their part of what the request counts for."""
+        return self.work.units * self.cost / sum(self.work.costs)
+
 
 class Batcher:
     """Computes what it is given, on the event loop's own thread, in steps of a few milliseconds.
@@ -93,7 +105,8 @@ class Batcher:
     as much as a tenth of a short text. Between two steps the loop answers health checks and refuses what is too much.
     An idle batcher begins at once: there is no timer. A batch takes texts of all requests that are queued, each its
     share, so that a large request does not hold up small ones; each request's texts see one model, the one that was
-    served when it came.
+    served when it came. A request's texts are taken by their length: those of several large requests then share
+    batches of similar lengths, of which little is padding.
     """
 
     def __init__(self, admission: Admission, metrics: ServiceMetrics) -> None:
@@ -127,7 +140,19 @@ class Batcher:
             return np.zeros((0, len(predictor.labels)), np.float32)
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        work = Work(predictor, texts, units, deadline, is_wanted, loop.create_future(), now)
+        costs = [_cost(text) for text in texts]
+        order = sorted(range(len(texts)), key=costs.__getitem__)
+        work = Work(
+            predictor,
+            [texts[index] for index in order],
+            [costs[index] for index in order],
+            order,
+            units,
+            deadline,
+            is_wanted,
+            loop.create_future(),
+            now,
+        )
         self._queue.append(work)
         if not self._scheduled:
             self._scheduled = True
@@ -147,8 +172,7 @@ class Batcher:
             for work in self._queue:
                 work.give_up(ComputationFailed(f"unexpected {type(error).__name__}"))
         ended = time.monotonic()
-        units = sum(share.work.units * (share.stop - share.start) / len(share.work.texts) for share in shares)
-        self._admission.measure(units, ended - (self._last_end or started))
+        self._admission.measure(sum(share.units for share in shares), ended - (self._last_end or started))
         self._queue = deque(work for work in self._queue if not work.answer.done())
         self._scheduled = bool(self._queue)
         self._last_end = ended
@@ -200,7 +224,7 @@ class Batcher:
         self._metrics.observe_batch(
             encoded, tokenise_seconds=tokenised - started, model_seconds=ended - tokenised
         )
-        took = (ended - started) / sum(map(_cost, texts))
+        took = (ended - started) / sum(share.cost for share in shares)
         self._seconds_per_cost += _WEIGHT * (took - self._seconds_per_cost)
         at = 0
         for share in shares:
@@ -220,7 +244,9 @@ def _hand_over(work: Work, part: Probabilities) -> None:
     work.parts.append(part)
     work.computed += len(part)
     if work.computed == len(work.texts) and not work.answer.done():
-        work.answer.set_result(np.concatenate(work.parts) if len(work.parts) > 1 else part)
+        answer = np.empty((len(work.texts), part.shape[1]), np.float32)
+        answer[work.order] = np.concatenate(work.parts)
+        work.answer.set_result(answer)
 
 
 def _cost(text: str) -> float:
@@ -241,7 +267,7 @@ def _fair_stops(works: Sequence[Work], room: float) -> list[int]:
         for index, work in enumerate(works):
             last = min(len(work.texts), work.taken + most)
             while stops[index] < last and texts_left:
-                cost = _cost(work.texts[stops[index]])
+                cost = work.costs[stops[index]]
                 if cost > room and texts_left < BATCH_TEXTS:
                     return stops
                 stops[index] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import os
 from collections import Counter as Tally
@@ -78,7 +79,7 @@ class ServiceMetrics:
         self._refused = functools.cache(refused.labels)
         texts = Counter("inference_texts", "Texts answered, by label.", ["label"], registry=registry)
         self._texts = functools.cache(texts.labels)
-        self._lengths = Histogram(
+        self._lengths = _BulkHistogram(
             "inference_text_characters", "Length of texts.", buckets=_LENGTH_BUCKETS, registry=registry
         )
         self._tokens = Counter("inference_tokens", "Tokens the model read.", registry=registry)
@@ -106,8 +107,7 @@ class ServiceMetrics:
         """Record which texts got which labels: drift shows in both."""
         for label, times in Tally(labels).items():
             self._texts(label).inc(times)
-        for text in texts:
-            self._lengths.observe(len(text))
+        self._lengths.observe_all(list(map(len, texts)))
 
     def observe_queue(self, seconds: float) -> None:
         """Record how long a request waited before its first text was computed."""
@@ -143,6 +143,19 @@ class ServiceMetrics:
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
         shared.register(self._fleet)
         return generate_latest(shared)
+
+
+class _BulkHistogram(Histogram):
+    """One that takes many values at once: one by one they would cost a text of a large request a fiftieth of its time.
+
+    The library has no such thing, so this reaches for the counters inside its own.
+    """
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Record each value."""
+        self._sum.inc(sum(values))
+        for bucket, times in Tally(bisect.bisect_left(self._upper_bounds, value) for value in values).items():
+            self._buckets[bucket].inc(times)
 
 
 class _FleetCollector(Collector):
