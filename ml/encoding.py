@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ CHUNK_TEXTS: Final = 64  # that are encoded at once; bounds the memory that numb
 _EMPTY: Final = "\x00"  # stands in for a text without content; normalizing leaves it in no other
 _NO_TOKEN: Final = -1  # whitespace
 _END: Final = -2  # of a line
-
-Feed = dict[str, npt.NDArray[Any]]
 
 
 class EncodedText(NamedTuple):
@@ -75,27 +73,18 @@ class EncodedTexts:
                 counts,
             )
 
-    def feeder(self) -> Callable[[list[int]], Feed]:
-        """Give what makes a graph's inputs of rows of the texts.
+    def by_time(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Give the ids (time, texts) of the texts in this order, padded with PAD.
 
-        Ids (time, texts) are padded with PAD; each step of a recurrent network reads what lies together.
+        Each step of a recurrent network reads what lies together.
         """
-        if len(self) == 1:
-            alone = {"token_ids_by_time": self.token_ids[:, None], "lengths": self.lengths.astype(np.int32)}
-            return lambda rows: alone
-        token_ids, padding = np.append(self.token_ids, np.int32(PAD)), len(self.token_ids)
-        starts = np.cumsum(self.lengths) - self.lengths
-
-        def feed(rows: list[int]) -> Feed:
-            lengths = self.lengths[rows]
-            step = np.arange(lengths.max())[:, None]
-            places = np.where(step < lengths, starts[rows] + step, padding)
-            return {
-                "token_ids_by_time": token_ids.take(places, mode="clip"),
-                "lengths": lengths.astype(np.int32),
-            }
-
-        return feed
+        if len(order) == 1:
+            return self.token_ids[:, None]
+        lengths = self.lengths[order]
+        starts = (np.cumsum(self.lengths) - self.lengths)[order]
+        step = np.arange(lengths.max())[:, None]
+        places = np.where(step < lengths, starts + step, len(self.token_ids))
+        return np.append(self.token_ids, np.int32(PAD)).take(places, mode="clip")
 
     def unknown_tokens(self) -> int:
         """Count the tokens that the vocabulary does not know."""

@@ -47,6 +47,7 @@ GOLDEN_TEXTS: Final = (
     "房间很干净，但是服务员的态度实在让人无法接受。" * 40,
     "。",
 )
+_LSTMS: Final = {"forward": "forward_lstm", "reverse": "backward_lstm"}  # direction in ONNX → name in torch
 _OPSET: Final = 17
 _IR_VERSION: Final = (
     8  # of the same age as the opset; onnx would write its newest, which older runtimes refuse
@@ -161,27 +162,26 @@ def build_onnx(model: SentimentLSTM) -> bytes:
     return graph_bytes
 
 
-def _graph_constants(
-    weights: Mapping[str, npt.NDArray[np.float32]], vectors: npt.NDArray[np.float32]
-) -> dict[str, npt.NDArray[Any]]:
-    directions = ("forward_lstm", "backward_lstm")
-    bias_pairs = [
-        np.concatenate([_onnx_gates(weights[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")])
-        for name in directions
-    ]
-    return {
+def _graph_constants(weights: Weights, vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    constants: dict[str, npt.NDArray[Any]] = {
         "embedding": vectors,  # (V, E)
-        "W": np.stack([_onnx_gates(weights[f"{name}.weight_ih_l0"]) for name in directions]),  # (2, 4H, E)
-        "R": np.stack([_onnx_gates(weights[f"{name}.weight_hh_l0"]) for name in directions]),  # (2, 4H, H)
-        "B": np.stack(bias_pairs),  # (2, 8H)
         "output_weight": weights["output.weight"],  # (classes, 2 (2H + E))
         "output_bias": weights["output.bias"],  # (classes,)
+        "axis_0": np.array([0], np.int64),
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "nothing": np.array(0.0, np.float32),
         "lowest": np.array(np.finfo(np.float32).min, np.float32),
-        "states_of_position": np.array([0, 0, -1], np.int64),
+        "flat": np.array([0, -1], np.int64),
     }
+    for direction, name in _LSTMS.items():
+        bias = [_onnx_gates(weights[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")]
+        constants |= {
+            f"W_{direction}": _onnx_gates(weights[f"{name}.weight_ih_l0"])[None],  # (1, 4H, E)
+            f"R_{direction}": _onnx_gates(weights[f"{name}.weight_hh_l0"])[None],  # (1, 4H, H)
+            f"B_{direction}": np.concatenate(bias)[None],  # (1, 8H)
+        }
+    return constants
 
 
 def _onnx_gates(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -191,34 +191,37 @@ def _onnx_gates(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
-    """Give the nodes in order.
-
-    Pooling reads text by text: over an inner axis the runtime takes the highest of several values at once, over the
-    first one value after another. What is padding is made too low to be the highest by adding to it, which takes the
-    runtime a quarter of the time of choosing.
-    """
+    """Give the nodes in order."""
     node = helper.make_node
+    # What is as wide is pooled together.
+    stacks = {"states": ["forward", "reverse"], "vectors": ["words"]}
+    if config.embedding_dim == config.hidden_dim:
+        stacks = {"read": ["forward", "reverse", "words"]}
     return [
         node("Gather", ["embedding", "token_ids_by_time"], ["words_by_time"]),  # (T, B, E)
-        node(
-            "LSTM",
-            ["words_by_time", "W", "R", "B", "lengths"],
-            ["states_by_time"],  # (T, 2, B, H)
-            direction="bidirectional",
-            hidden_size=config.hidden_dim,
+        *(
+            node(
+                "LSTM",
+                ["words_by_time", f"W_{direction}", f"R_{direction}", f"B_{direction}", "lengths"],
+                [f"{direction}_states"],  # (T, 1, B, H)
+                direction=direction,
+                hidden_size=config.hidden_dim,
+            )
+            for direction in _LSTMS
         ),
-        node("Transpose", ["words_by_time"], ["words"], perm=[1, 0, 2]),  # (B, T, E)
-        node("Transpose", ["states_by_time"], ["states_by_text"], perm=[2, 0, 1, 3]),  # (B, T, 2, H)
-        node("Reshape", ["states_by_text", "states_of_position"], ["states"]),  # (B, T, 2H)
-        node("Transpose", ["token_ids_by_time"], ["token_ids"], perm=[1, 0]),
-        node("Cast", ["token_ids"], ["real"], to=TensorProto.BOOL),  # (B, T); no id but padding's is 0
+        *(
+            node("Squeeze", [f"{direction}_states", "axis_1"], [f"{direction}_by_time"])
+            for direction in _LSTMS
+        ),
+        node(
+            "Cast", ["token_ids_by_time"], ["real"], to=TensorProto.BOOL
+        ),  # (T, B); no id but padding's is 0
         node("Where", ["real", "nothing", "lowest"], ["sink"]),
-        node("Unsqueeze", ["sink", "axis_2"], ["sink_of_position"]),  # (B, T, 1)
-        *_pool("states"),  # (B, 2H)
-        *_pool("words"),  # (B, E)
-        node("Concat", ["states_highest", "words_highest"], ["highest"], axis=1),  # (B, 2H + E)
+        node("Unsqueeze", ["sink", "axis_2"], ["sink_of_position"]),  # (T, B, 1)
+        *(node for name, parts in stacks.items() for node in _pool(name, parts)),
+        node("Concat", [f"{name}_highest" for name in stacks], ["highest"], axis=1),  # (B, 2H + E)
         # Where there is only padding, the LSTM's states are zero, and so is the padding's own vector.
-        node("Concat", ["states_sum", "words_sum"], ["sum"], axis=1),
+        node("Concat", [f"{name}_sum" for name in stacks], ["sum"], axis=1),
         node("Cast", ["lengths"], ["lengths_float"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["lengths_float", "axis_1"], ["length_column"]),  # (B, 1)
         node("Div", ["sum", "length_column"], ["mean"]),  # (B, 2H + E)
@@ -233,13 +236,30 @@ def _graph_nodes(config: ModelConfig) -> list[onnx.NodeProto]:
     ]
 
 
-def _pool(name: str) -> list[onnx.NodeProto]:
-    """Give the nodes that take the highest and the sum (B, width) over the positions of (B, T, width)."""
+def _pool(name: str, parts: Sequence[str]) -> list[onnx.NodeProto]:
+    """Give the nodes that take the highest and the sum (B, n width) over the positions of n parts (T, B, width).
+
+    The parts are laid one after another first: over an inner axis the runtime takes the highest of several values at
+    once, over the first one value after another. What is padding is made too low to be the highest by adding to it,
+    which takes the runtime a quarter of the time of choosing.
+    """
     node = helper.make_node
     return [
+        *(node("Unsqueeze", [f"{part}_by_time", "axis_0"], [f"{part}_of_{name}"]) for part in parts),
+        node("Concat", [f"{part}_of_{name}" for part in parts], [name], axis=0),  # (n, T, B, width)
         node("Add", [name, "sink_of_position"], [f"{name}_sunk"]),
-        node("ReduceMax", [f"{name}_sunk"], [f"{name}_highest"], axes=[1], keepdims=0),
-        node("ReduceSum", [name, "axis_1"], [f"{name}_sum"], keepdims=0),
+        node(
+            "ReduceMax", [f"{name}_sunk"], [f"{name}_highest_by_part"], axes=[1], keepdims=0
+        ),  # (n, B, width)
+        node("ReduceSum", [name, "axis_1"], [f"{name}_sum_by_part"], keepdims=0),
+        *(
+            step
+            for pooled in (f"{name}_highest", f"{name}_sum")
+            for step in (
+                node("Transpose", [f"{pooled}_by_part"], [f"{pooled}_by_text"], perm=[1, 0, 2]),
+                node("Reshape", [f"{pooled}_by_text", "flat"], [pooled]),  # (B, n width)
+            )
+        ),
     ]
 
 

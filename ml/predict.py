@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import onnxruntime
 from ml.artifact import Artifact, ArtifactError, Precision
 from ml.data import pad_rows
 from ml.device import Device, DeviceChoice, DeviceUnavailable
-from ml.encoding import EncodedTexts, Feed, TextEncoder
+from ml.encoding import EncodedTexts, TextEncoder
 from ml.prediction import Prediction
 from ml.tokenizer import Tokenizer
 from ml.wide import WidePart, take_wide_part
@@ -69,43 +69,43 @@ class OnnxNetwork:
 
     def probabilities(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
         """Give class probabilities (n, classes) for n texts of any lengths."""
-        feed = self._feeder(texts)
-        if len(texts) == 1:
-            return self._run(feed([0]))
-        result = np.empty((len(texts), self._classes), np.float32)
-        for rows in plan_batches(texts.lengths.tolist(), **self._limits):
-            result[rows] = self._run(feed(rows))
+        if "token_ids" in self._inputs:
+            return self._probabilities_of_format_2(texts)
+        order = np.argsort(texts.lengths, kind="stable")
+        lengths, token_ids = texts.lengths[order].astype(np.int32), texts.by_time(order)
+        wide = None
+        if "wide_logits" in self._inputs:
+            assert self._wide is not None
+            wide = self._wide.logits(texts.grams, texts.gram_counts)[order]
+        in_order = np.empty((len(texts), self._classes), np.float32)
+        for batch in plan_batches(lengths.tolist(), **self._limits):
+            longest = lengths[batch.stop - 1]
+            feed: dict[str, npt.NDArray[Any]] = {
+                "token_ids_by_time": token_ids[:longest, batch],
+                "lengths": lengths[batch],
+            }
+            if wide is not None:
+                feed["wide_logits"] = wide[batch]
+            in_order[batch] = self._session.run(_OUTPUTS, feed)[0]
+        result = np.empty_like(in_order)
+        result[order] = in_order
         return result
 
-    def _run(self, feed: Feed) -> npt.NDArray[np.float32]:
-        probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
-        return probabilities
-
-    def _feeder(self, texts: EncodedTexts) -> Callable[[list[int]], Feed]:
-        """Give what makes the graph's inputs of rows of the texts."""
-        if "token_ids" in self._inputs:
-            return _feeder_of_format_2(texts, wide="grams" in self._inputs)
-        feed = texts.feeder()
-        if "wide_logits" not in self._inputs:
-            return feed
-        assert self._wide is not None
-        wide = self._wide.logits(texts.grams, texts.gram_counts)
-        return lambda rows: {**feed(rows), "wide_logits": wide[rows]}
-
-
-def _feeder_of_format_2(texts: EncodedTexts, *, wide: bool) -> Callable[[list[int]], Feed]:
-    """Do the same for the graphs of artifacts before format 3, which read text by text and held the wide part."""
-    each = list(texts)
-
-    def feed(rows: list[int]) -> Feed:
-        chosen = [each[row] for row in rows]
-        inputs = {
-            "token_ids": pad_rows([text.token_ids for text in chosen]),
-            "lengths": np.array([len(text.token_ids) for text in chosen], np.int64),
-        }
-        return {**inputs, "grams": pad_rows([text.grams for text in chosen])} if wide else inputs
-
-    return feed
+    def _probabilities_of_format_2(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
+        """Ask a graph of an artifact before format 3, which reads text by text and holds the wide part."""
+        each = list(texts)
+        order = np.argsort(texts.lengths, kind="stable")
+        result = np.empty((len(texts), self._classes), np.float32)
+        for batch in plan_batches(texts.lengths[order].tolist(), **self._limits):
+            chosen = [each[row] for row in order[batch]]
+            feed = {
+                "token_ids": pad_rows([text.token_ids for text in chosen]),
+                "lengths": np.array([len(text.token_ids) for text in chosen], np.int64),
+            }
+            if "grams" in self._inputs:
+                feed["grams"] = pad_rows([text.grams for text in chosen])
+            result[order[batch]] = self._session.run(_OUTPUTS, feed)[0]
+        return result
 
 
 def expect_cuda(providers: Sequence[str] | None = None) -> None:
@@ -120,31 +120,29 @@ def expect_cuda(providers: Sequence[str] | None = None) -> None:
 
 
 def plan_batches(
-    lengths: Sequence[int],
+    ascending: Sequence[int],
     *,
     max_texts: int = BATCH_TEXTS,
     max_tokens: int = BATCH_TOKENS,
     max_padding: int = BATCH_PADDING,
-) -> Iterator[list[int]]:
-    """Group indices so that texts of similar length share a batch and no batch grows too large.
+) -> Iterator[slice]:
+    """Part texts, given by their lengths in tokens, the shortest first, into batches of similar length.
 
-    `lengths` count tokens. A batch holds at most `max_texts`, and `max_tokens` with the padding up to its longest
-    text; a text longer than that is a batch of its own. A text that is so much longer than the one before it that the
-    batch would be padded by more than `max_padding` and PADDING_OF_LENGTH of its length begins another. Shortest first.
+    A batch holds at most `max_texts`, and `max_tokens` with the padding up to its longest text; a text longer than
+    that is a batch of its own. A text that is so much longer than the one before it that the batch would be padded by
+    more than `max_padding` and PADDING_OF_LENGTH of its length begins another.
     """
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        length = lengths[index]
-        full = len(batch) == max_texts or (len(batch) + 1) * length > max_tokens
-        padding = len(batch) * (length - longest)
-        if batch and (full or padding > max_padding + PADDING_OF_LENGTH * length):
-            yield batch
-            batch = []
-        batch.append(index)
+    start, longest = 0, 0
+    for stop, length in enumerate(ascending):
+        texts = stop - start
+        full = texts == max_texts or (texts + 1) * length > max_tokens
+        padding = texts * (length - longest)
+        if texts and (full or padding > max_padding + PADDING_OF_LENGTH * length):
+            yield slice(start, stop)
+            start = stop
         longest = length
-    if batch:
-        yield batch
+    if start < len(ascending):
+        yield slice(start, len(ascending))
 
 
 class Predictor:
