@@ -115,7 +115,7 @@ class Artifact(ArtifactContents):
 
 
 class StoredWeights(Weights):
-    """The weights of an artifact on the disk; read when they are first looked at, which serving never does.
+    """The weights of an artifact on the disk; read when they are first looked at, as serving does for the wide part.
 
     Looking at them raises ArtifactError when the file has changed since, or holds no weights.
     """

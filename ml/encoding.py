@@ -78,8 +78,6 @@ class EncodedTexts:
 
         Each step of a recurrent network reads what lies together.
         """
-        if len(order) == 1:
-            return self.token_ids[:, None]
         lengths = self.lengths[order]
         starts = (np.cumsum(self.lengths) - self.lengths)[order]
         step = np.arange(lengths.max())[:, None]

@@ -71,25 +71,35 @@ class OnnxNetwork:
         """Give class probabilities (n, classes) for n texts of any lengths."""
         if "token_ids" in self._inputs:
             return self._probabilities_of_format_2(texts)
+        wide = self._wide_logits(texts)
+        if len(texts) == 1:
+            return self._run(texts.token_ids[:, None], texts.lengths.astype(np.int32), wide)
+        result = np.empty((len(texts), self._classes), np.float32)
+        if not len(texts):
+            return result
         order = np.argsort(texts.lengths, kind="stable")
-        lengths, token_ids = texts.lengths[order].astype(np.int32), texts.by_time(order)
-        wide = None
-        if "wide_logits" in self._inputs:
-            assert self._wide is not None
-            wide = self._wide.logits(texts.grams, texts.gram_counts)[order]
-        in_order = np.empty((len(texts), self._classes), np.float32)
+        lengths, token_ids, wide = texts.lengths[order].astype(np.int32), texts.by_time(order), wide[order]
         for batch in plan_batches(lengths.tolist(), **self._limits):
             longest = lengths[batch.stop - 1]
-            feed: dict[str, npt.NDArray[Any]] = {
-                "token_ids_by_time": token_ids[:longest, batch],
-                "lengths": lengths[batch],
-            }
-            if wide is not None:
-                feed["wide_logits"] = wide[batch]
-            in_order[batch] = self._session.run(_OUTPUTS, feed)[0]
-        result = np.empty_like(in_order)
-        result[order] = in_order
+            result[order[batch]] = self._run(token_ids[:longest, batch], lengths[batch], wide[batch])
         return result
+
+    def _run(
+        self,
+        token_ids: npt.NDArray[np.int32],  # (time, texts)
+        lengths: npt.NDArray[np.int32],  # (texts,)
+        wide: npt.NDArray[np.float32],  # (texts, classes), or (texts,) where nobody looks at it
+    ) -> npt.NDArray[np.float32]:
+        feed: dict[str, npt.NDArray[Any]] = {"token_ids_by_time": token_ids, "lengths": lengths}
+        if "wide_logits" in self._inputs:
+            feed["wide_logits"] = wide
+        probabilities: npt.NDArray[np.float32] = self._session.run(_OUTPUTS, feed)[0]
+        return probabilities
+
+    def _wide_logits(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
+        if self._wide is None:
+            return np.empty(len(texts), np.float32)
+        return self._wide.logits(texts.grams, texts.gram_counts)
 
     def _probabilities_of_format_2(self, texts: EncodedTexts) -> npt.NDArray[np.float32]:
         """Ask a graph of an artifact before format 3, which reads text by text and holds the wide part."""

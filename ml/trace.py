@@ -33,7 +33,7 @@ def request_id_of(given: bytes | None) -> bytes:
     """Take the caller's X-Request-ID where it is one (1 to 128 plain characters), else make one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return random.randbytes(16).hex().encode()
+    return b"%032x" % random.getrandbits(128)
 
 
 def trace_of(given: bytes | None) -> Trace | None:

@@ -46,7 +46,8 @@ class Admission:
     @property
     def retry_after_seconds(self) -> int:
         """When a refused request may come again: when what waits now will be done, in whole seconds."""
-        return max(1, math.ceil(self.wait_seconds))
+        seconds = self._units * self._seconds_per_unit
+        return 1 if seconds <= 1 else math.ceil(seconds)
 
     def enter(self, units: int) -> None:
         """Count a request as under way until `leave` is called with the same units."""

@@ -84,7 +84,7 @@ class GuardedConnection(HttpToolsProtocol):
             refusal = guard.refuse_unparsed(data)
             if refusal is not None:
                 self.transport.write(refusal)
-                self.slow_at = self._idle_until()
+                self.slow_at = guard.idle_until
                 return
         try:
             self.parser.feed_data(data)
@@ -243,19 +243,25 @@ class ConnectionGuard:
         # is over.
         self.answered_cycle: Any = _AnsweredCycle()
         self._sweeping = False
+        self.idle_until = (
+            _NEVER  # for connections that are refused now, near enough: asking for the time costs as well
+        )
         self._refusals: dict[tuple[bool, bool, int], bytes] = {}
 
     def watch(self, loop: asyncio.AbstractEventLoop, server: ServerState) -> None:
         """See to it that slow connections are closed, while there is any connection."""
         if not self._sweeping:
             self._sweeping = True
+            self.idle_until = loop.time() + _SWEEP_SECONDS + self.settings.idle_seconds
             loop.call_later(_SWEEP_SECONDS, self._sweep, loop, server)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop, server: ServerState) -> None:
         now = loop.time()
+        self.idle_until = now + _SWEEP_SECONDS + self.settings.idle_seconds
         for connection in list(server.connections):
             if isinstance(connection, GuardedConnection):
                 connection.check_speed(now)
+        self.metrics.record_overloads()
         self._sweeping = False
         if server.connections:
             self.watch(loop, server)
@@ -272,7 +278,7 @@ class ConnectionGuard:
         plain = self._plain_head(data[: end + 2])
         if plain is None or plain.length != len(data) - end - 4:
             return None
-        self.metrics.count_refusal("overload")
+        self.metrics.count_overload()
         return self.render_refusal(plain.of_protocol, request_id_of(plain.request_id), keep_alive=True)
 
     def _read_plain_head(self, head: bytes) -> _PlainHead | None:

@@ -77,6 +77,7 @@ class ServiceMetrics:
             "inference_refusals", "Requests that got no answer, by reason.", ["reason"], registry=registry
         )
         self._refused = functools.cache(refused.labels)
+        self._overloads = 0  # refused and not recorded yet
         texts = Counter("inference_texts", "Texts answered, by label.", ["label"], registry=registry)
         self._texts = functools.cache(texts.labels)
         self._lengths = _BulkHistogram(
@@ -102,6 +103,19 @@ class ServiceMetrics:
     def count_refusal(self, reason: Refusal) -> None:
         """Record a request that got no answer."""
         self._refused(reason).inc()
+
+    def count_overload(self) -> None:
+        """Count a request that is refused because there is too much to do.
+
+        Under overload most are, and recording each would take a tenth of what refusing takes: `record_overloads` does.
+        """
+        self._overloads += 1
+
+    def record_overloads(self) -> None:
+        """Record what `count_overload` has counted; figures that are rendered here hold it anyway."""
+        if self._overloads:
+            self._refused("overload").inc(self._overloads)
+            self._overloads = 0
 
     def count_answers(self, texts: Sequence[str], labels: Sequence[str]) -> None:
         """Record which texts got which labels: drift shows in both."""
@@ -137,6 +151,7 @@ class ServiceMetrics:
 
     def render(self) -> bytes:
         """Give all figures in Prometheus' text format, those of the whole service when it has several processes."""
+        self.record_overloads()
         if COUNTERS_FOLDER not in os.environ:
             return generate_latest(self._registry)
         shared = CollectorRegistry()

@@ -89,7 +89,7 @@ def test_leaving_a_word_out_changes_words_and_runs_of_characters_alike(predictor
     """Both halves of the network see the variant as if its writer had never written the word."""
     occlusion = occlude("很好看", TOKENIZER)
     for variant in occlusion.variants():
-        encoded = predictor._encoder.encode([variant])[0]
+        (encoded,) = predictor._encoder.encode([variant])
         assert encoded.grams.tolist() == hash_grams(variant).tolist()
         assert "很好看" not in variant
 

@@ -16,6 +16,7 @@ from ml.export import build_onnx, export_artifact, model_weights
 from ml.predict import OnnxNetwork, Predictor, check_golden
 from ml.quantize import MAX_BATCH_DIFFERENCE, MIN_SAMPLES, quantize_graph
 from ml.tokenizer import TokenizerSettings
+from ml.wide import take_wide_part
 from tests.ml.conftest import MAX_LENGTH, TinyModel
 
 
@@ -59,8 +60,9 @@ def test_the_figures_are_those_of_the_graphs(artifact: Artifact, held_out: list[
     assert artifact.quantization.figures is not None
     encoder = TextEncoder(artifact.tokenizer, artifact.vocabulary, artifact.max_length)
     encoded = encoder.encode([example.text for example in held_out])
-    exact = OnnxNetwork(artifact.onnx).probabilities(encoded)
-    quantized = OnnxNetwork(artifact.onnx_int8).probabilities(encoded)
+    wide = take_wide_part(artifact.weights)
+    exact = OnnxNetwork(artifact.onnx, wide).probabilities(encoded)
+    quantized = OnnxNetwork(artifact.onnx_int8, wide).probabilities(encoded)
     same = (exact.argmax(axis=1) == quantized.argmax(axis=1)).mean()
     assert artifact.quantization.figures.same_labels == pytest.approx(same, abs=1e-6)
     difference = np.abs(exact - quantized).max()
@@ -79,14 +81,17 @@ def test_what_8_bits_say_of_a_text_hardly_depends_on_its_companions_and_their_pa
     artifact: Artifact, held_out: list[Example]
 ) -> None:
     predictor = Predictor(artifact)
-    encoded = predictor.encode([example.text for example in held_out[:300]] + ["", "好", "很好 " * 3000])
-    together = predictor.probabilities_of(encoded)
-    alone = np.concatenate([predictor.probabilities_of([text]) for text in encoded])
+    texts = [example.text for example in held_out[:300]] + ["", "很好 " * 3000, "好"]
+    together = predictor.probabilities(texts)
+    alone = np.concatenate([predictor.probabilities([text]) for text in texts])
     assert np.abs(together - alone).max() <= MAX_BATCH_DIFFERENCE
-    short, long = encoded[-2], max(encoded, key=lambda text: len(text.token_ids))
     # In one batch whatever the plan would be: mostly padding.
-    padded = predictor._network._run([short, long])
-    assert np.abs(padded[0] - alone[-2]).max() <= MAX_BATCH_DIFFERENCE
+    pair = predictor.encode(texts[-2:])
+    network = predictor._network
+    padded = network._run(
+        pair.by_time(np.arange(2)), pair.lengths.astype(np.int32), network._wide_logits(pair)
+    )
+    assert np.abs(padded - alone[-2:]).max() <= MAX_BATCH_DIFFERENCE
 
 
 @pytest.mark.parametrize("count", [0, MIN_SAMPLES - 1])

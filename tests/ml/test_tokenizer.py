@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ml.bootstrap import BootstrapCorpus
 from ml.text import normalize_text
 from ml.tokenizer import (
+    LINE_END,
+    JiebaTokenizer,
     Kind,
     Tokenizer,
     TokenizerSettings,
@@ -83,3 +85,18 @@ def test_settings_survive_a_round_trip_and_unknown_ones_are_refused(settings: To
         TokenizerSettings.from_json({"kind": "jieba", "hmm": 1})
     with pytest.raises(ValueError, match="characters are not guessed at"):
         TokenizerSettings.from_json({"kind": "characters", "hmm": True})
+
+
+@given(texts=st.lists(st.text(st.characters()), max_size=6), kind=st.sampled_from(["jieba", "characters"]))
+def test_several_texts_are_cut_like_each_of_them(texts: list[str], kind: Kind) -> None:
+    tokenizer = make_tokenizer(TokenizerSettings(kind))
+    normalized = [normalize_text(text) for text in texts]
+    wanted = [token for text in normalized for token in [*tokenizer.cut_normalized(text), LINE_END]][:-1]
+    assert [token for token in tokenizer.cut_lines(normalized) if token != " "] == wanted
+
+
+def test_both_implementations_cut_lines_alike(corpus: BootstrapCorpus) -> None:
+    lines = [normalize_text(example.text) for example in corpus.examples[::50]]
+    assert JiebaTokenizer(cut_with_rjieba, False).cut_lines(lines) == JiebaTokenizer(
+        cut_with_jieba, False
+    ).cut_lines(lines)

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml.artifact import load_artifact
-from ml.predict import EncodedText, Predictor
+from ml.encoding import EncodedTexts
+from ml.predict import Predictor
 from ml.serve.admission import Admission
 from ml.serve.batcher import Abandoned, Batcher, ComputationFailed, Expired, Probabilities
 from ml.serve.fleet import Fleet
@@ -30,7 +31,7 @@ class Watched(Predictor):
         super().__init__(load_artifact(model.artifact.path, model.artifact.digest))
         self.batches: list[list[str]] = []
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
         self.batches.append(list(texts))
         if POISON in texts:
             raise RuntimeError("cannot be computed")
