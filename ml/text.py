@@ -47,9 +47,10 @@ def unify_text(text: str) -> str:
         return visible.lower()
     for wide, narrow in _FULL_WIDTH:
         visible = visible.replace(wide, narrow)
-    lowered = unicodedata.normalize("NFKC", visible).lower()
+    composed = unicodedata.normalize("NFKC", visible)
+    lowered = composed.lower()
     # Lower-casing can leave a decomposed letter (İ becomes i and a dot), which NFKC composes again.
-    return unicodedata.normalize("NFKC", lowered)
+    return lowered if lowered == composed else unicodedata.normalize("NFKC", lowered)
 
 
 def text_digest(text: str) -> str:

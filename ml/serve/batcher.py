@@ -20,7 +20,7 @@ from ml.serve.metrics import ServiceMetrics
 log = logging.getLogger(__name__)
 
 # That a batch of several requests may take, as estimated: room for BATCH_TEXTS, of which many have about one length.
-STEP_SECONDS: Final = 0.012
+STEP_SECONDS: Final = 0.01
 _SOLE_STEP_COST: Final = 8_192  # of a batch that holds one request: nobody else waits, but health checks may
 _TEXT_COST: Final = 16  # of a text beside its characters, in characters
 _MOST_CHARACTERS: Final = 1_000  # of a text that cost the model anything

@@ -195,8 +195,10 @@ def test_an_artifact_of_another_format_is_refused_and_what_to_do_is_said(
     if number is not None:
         config["format"] = number
     digest = write_files(tmp_path, {**files, "config.json": canonical_json(config)})
-    expected = rf"of format {1 if number is None else number!r}, and this version reads formats 2 and 3: train or export"
-    with pytest.raises(ArtifactError, match=expected):
+    found = 1 if number is None else number
+    with pytest.raises(
+        ArtifactError, match=rf"of format {found!r}, and this version reads formats 2 and 3: train or export"
+    ):
         load_artifact(tmp_path, digest)
 
 
