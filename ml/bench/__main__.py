@@ -53,7 +53,8 @@ The service and its clients run on a core each, the service with one worker. One
   in_process            the same core, tokenizing and running the network in a loop without a server
   noop_rps              the same HTTP server answering a constant to the same requests
   ratio_single          32 clients against the lesser of noop and in-process; ratio_batch: over HTTP against in-process
-  overload              three times the capacity offered; goodput: answered within 3 x the p99 at capacity
+  overload              three times the capacity offered, several times, each compared with the capacity before and
+                        after it; goodput: answered within 3 x the p99 at capacity
   swaps                 two models changing places under load: failed and mixed answers, memory before and after
   others_cpu_cores      what else kept the machine busy meanwhile; figures of a run with much of it say little
 Times are of this machine; ratios can be compared with another's.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,14 +49,15 @@ class Plan:
 
     rounds: int  # each goes through all that are compared with each other; the quieter half counts
     seconds: float  # of one measurement
-    overload_seconds: float
+    overload_seconds: float  # each time
+    overloads: int  # times
     starts: int
     swaps: int
     reviews: int = 2048
 
 
-FULL: Final = Plan(rounds=5, seconds=1.5, overload_seconds=10, starts=5, swaps=100)
-QUICK: Final = Plan(rounds=1, seconds=1.0, overload_seconds=3, starts=3, swaps=10, reviews=1024)
+FULL: Final = Plan(rounds=5, seconds=1.5, overload_seconds=2, overloads=5, starts=5, swaps=100)
+QUICK: Final = Plan(rounds=1, seconds=1.0, overload_seconds=1, overloads=3, starts=3, swaps=10, reviews=1024)
 
 
 @dataclass
@@ -278,41 +281,94 @@ def measure_short(bench: Bench, service: Server) -> dict[str, Any]:
 
 
 def measure_overload(bench: Bench, service: Server) -> dict[str, Any]:
-    """Offer OFFERED times the capacity for some seconds; see `ask_at_rate` for how."""
-    singles = [[review] for review in bench.reviews]
-    before = bench.ask("capacity", service, singles, CLIENTS)
-    traffic = run_on_core(
-        bench.cores.client,
-        measure_rate,
-        service.port,
-        [write_request(single) for single in singles],
-        rate=OFFERED * before.rate,
-        connections=OVERLOAD_CONNECTIONS,
-        seconds=bench.plan.overload_seconds,
-        server_pid=service.process.pid,
-    )
-    bench.note("overload", traffic)
-    bench.check(traffic, range(len(bench.reviews)))
-    # Before and after, since a machine is not as fast at one time as at another.
-    after = bench.ask("capacity", service, singles, CLIENTS)
-    capacity = statistics.mean((before.rate, after.rate))
-    p99_at_capacity = statistics.mean((before.percentile_ms(99), after.percentile_ms(99)))
-    p99 = traffic.percentile_ms(99)
+    """Offer OFFERED times the capacity for some seconds, several times; see `ask_at_rate` for how.
+
+    A machine is not as fast at one time as at another. So each time is compared with the capacity right before and
+    after it, and the median of the times is given: a change of pace in the midst of them all decides nothing.
+    """
+    requests = [write_request([review]) for review in bench.reviews]
+    before = _measure_capacity(bench, service)
+    times = []
+    for _ in range(bench.plan.overloads):
+        traffic = run_on_core(
+            bench.cores.client,
+            measure_rate,
+            service.port,
+            requests,
+            rate=OFFERED * before.rate,
+            connections=OVERLOAD_CONNECTIONS,
+            seconds=bench.plan.overload_seconds,
+            server_pid=service.process.pid,
+        )
+        bench.note("overload", traffic)
+        bench.check(traffic, range(len(bench.reviews)))
+        after = _measure_capacity(bench, service)
+        times.append(Overload(before, traffic, after))
+        before = after
+    return summarize_overloads(times)
+
+
+def _measure_capacity(bench: Bench, service: Server) -> Traffic:
+    return bench.ask("capacity", service, [[review] for review in bench.reviews], CLIENTS)
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What came of offering too much, and what the server could do right before and after."""
+
+    before: Traffic
+    traffic: Traffic
+    after: Traffic
+
+    @property
+    def capacity(self) -> float:
+        return statistics.mean((self.before.rate, self.after.rate))
+
+    @property
+    def p99_at_capacity_ms(self) -> float:
+        return statistics.mean((self.before.percentile_ms(99), self.after.percentile_ms(99)))
+
+    @property
+    def offered_x(self) -> float:
+        return sum(self.traffic.statuses.values()) / self.traffic.seconds / self.capacity
+
+    @property
+    def goodput_ratio(self) -> float:
+        return self.traffic.rate_within(IN_TIME * self.p99_at_capacity_ms) / self.capacity
+
+    @property
+    def p99_ratio(self) -> float:
+        return self.traffic.percentile_ms(99) / self.p99_at_capacity_ms
+
+
+def summarize_overloads(times: Sequence[Overload]) -> dict[str, Any]:
+    """Give of each figure its median over the times."""
+
+    def median(read: Callable[[Overload], float], digits: int) -> float | None:
+        found = round(statistics.median(map(read, times)), digits)
+        return found if math.isfinite(found) else None  # nothing was answered, and JSON has no NaN
+
+    statuses: Counter[int] = sum((Counter(each.traffic.statuses) for each in times), Counter())
     return {
-        "offered_x": round(sum(traffic.statuses.values()) / traffic.seconds / capacity, 2),
-        "goodput_ratio": round(traffic.rate_within(IN_TIME * p99_at_capacity) / capacity, 3),
-        "p99_ms": round(p99, 2) if traffic.answered else None,
-        "p99_at_capacity_ms": round(p99_at_capacity, 2),
-        "p99_ratio": round(p99 / p99_at_capacity, 2) if traffic.answered else None,
-        "accepted_ratio": round(traffic.rate / capacity, 3),  # late ones too
-        "capacity_rps": round(capacity, 1),
-        "capacity_rps_before_and_after": [round(before.rate, 1), round(after.rate, 1)],
+        "times": len(times),
+        "offered_x": median(lambda each: each.offered_x, 2),
+        "goodput_ratio": median(lambda each: each.goodput_ratio, 3),
+        "p99_ms": median(lambda each: each.traffic.percentile_ms(99), 2),
+        "p99_at_capacity_ms": median(lambda each: each.p99_at_capacity_ms, 2),
+        "p99_ratio": median(lambda each: each.p99_ratio, 2),
+        "accepted_ratio": median(lambda each: each.traffic.rate / each.capacity, 3),  # late ones too
+        "capacity_rps": median(lambda each: each.capacity, 1),
+        "each_capacity_rps": [
+            round(rate, 1) for rate in (times[0].before.rate, *(each.after.rate for each in times))
+        ],
+        "each_goodput_ratio": [round(each.goodput_ratio, 3) for each in times],
         "capacity_clients": CLIENTS,
         # Of the server's core: with less than all of it, the clients were too few to find the capacity.
-        "capacity_cpu_share": round(statistics.mean((busy_share(before), busy_share(after))), 3),
+        "capacity_cpu_share": median(lambda each: busy_share(each.after), 3),
         "connections": OVERLOAD_CONNECTIONS,
-        "statuses": name_statuses(traffic.statuses),
-        "server_cpu_us": round(traffic.server_cpu_us, 1),  # a request that was sent, those refused among them
+        "statuses": name_statuses(statuses),
+        # A request that was sent, those refused among them.
+        "server_cpu_us": median(lambda each: each.traffic.server_cpu_us, 1),
     }
 
 

@@ -27,11 +27,13 @@ from ml.bench.__main__ import is_client_bound, main
 from ml.bench.answers import is_right
 from ml.bench.computing import InProcess, compute_probabilities, make_torch_answer
 from ml.bench.measurements import (
+    Overload,
     Plan,
     Round,
     choose_quiet,
     name_statuses,
     noticing_others,
+    summarize_overloads,
     summarize_rounds,
 )
 from ml.bench.models import Recipe, copy_to_store, keep_models, models_of_store
@@ -446,7 +448,7 @@ KEYS = {
 
 
 # As the quick one, in a fraction of its time.
-TRIAL = Plan(rounds=1, seconds=0.4, overload_seconds=1, starts=1, swaps=3, reviews=256)
+TRIAL = Plan(rounds=1, seconds=0.4, overload_seconds=0.5, overloads=2, starts=1, swaps=3, reviews=256)
 
 
 @needs_two_cores
@@ -470,7 +472,9 @@ def test_the_last_line_is_json_with_every_figure_and_the_store_is_left_as_it_was
     assert figures["answers_wrong"] == figures["requests_not_answered"] == 0
     assert figures["swaps"]["swaps"] == 3
     assert figures["swaps"]["failed"] == figures["swaps"]["mixed"] == 0
-    assert figures["overload"]["offered_x"] == pytest.approx(3, rel=0.3)  # of a capacity measured twice
+    assert figures["overload"]["offered_x"] == pytest.approx(
+        3, rel=0.3
+    )  # of a capacity measured anew each time
     assert figures["soak"]["failed"] == 0
     assert len(figures["soak"]["rss_mb"]) == 20
     assert figures["model"]["digest"] == tiny.artifact.digest
@@ -493,6 +497,31 @@ def test_an_interrupt_stops_what_was_started(two_models: Store) -> None:
     assert "interrupted" in errors
     # Python's own tracker of what processes share ends a moment after them.
     wait_until(lambda: not any(child.is_running() for child in children), "all of them have ended")
+
+
+def test_an_overload_is_compared_with_the_capacity_around_it_and_a_change_of_pace_decides_nothing() -> None:
+    def asked(rate: int, refused: int = 0) -> Traffic:
+        return Traffic(1.0, {200: rate, 429: refused}, np.full(rate, 10.0), 0.1, 10.0, [])
+
+    quick, slow = asked(1000), asked(500)
+    found = summarize_overloads(
+        [
+            Overload(quick, asked(900, refused=2100), quick),
+            Overload(quick, asked(450, refused=2550), slow),  # the machine became slow meanwhile
+            Overload(slow, asked(450, refused=1050), slow),
+        ]
+    )
+    assert found["goodput_ratio"] == 0.9
+    assert found["each_goodput_ratio"] == [0.9, 0.6, 0.9]
+    assert found["each_capacity_rps"] == [1000, 1000, 500, 500]
+    assert (found["offered_x"], found["p99_ratio"], found["statuses"]["429"]) == (3.0, 1.0, 5700)
+
+
+def test_an_overload_in_which_nothing_is_answered_has_no_latency() -> None:
+    nothing = Traffic(1.0, {429: 300}, np.zeros(0), 0.1, 10.0, [])
+    capacity = Traffic(1.0, {200: 100}, np.ones(100), 0.1, 10.0, [])
+    found = summarize_overloads([Overload(capacity, nothing, capacity)])
+    assert (found["goodput_ratio"], found["p99_ms"], found["p99_ratio"]) == (0.0, None, None)
 
 
 def services_of(process: psutil.Popen) -> list[psutil.Process]:

@@ -124,6 +124,17 @@ def test_a_large_request_does_not_hold_up_a_small_one(batcher: Batcher, predicto
     assert max(map(len, predictor.batches)) <= 64
 
 
+def test_a_large_requests_texts_are_taken_by_length_and_answered_in_their_order(
+    batcher: Batcher, predictor: Watched
+) -> None:
+    texts = ["很好看，" * 9, "好", "太差了，再也不会买了", "一般", "物流很快" * 30] * 20
+    (answer,) = together(batcher.compute(predictor, texts))
+    taken = [text for batch in predictor.batches for text in batch]
+    assert sorted(taken) == sorted(texts)
+    assert list(map(len, taken)) == sorted(map(len, texts))
+    assert answer == close_to(predictor.probabilities(texts))
+
+
 def test_a_poisonous_request_fails_alone(
     batcher: Batcher, predictor: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
