@@ -56,6 +56,7 @@ def conclude_run(
         )
         store.put_artifact(written.digest, written.path)
         candidate = load_artifact(written.path, written.digest)
+        evaluation = evaluate_artifact(candidate, heldout)
         size_bytes = sum(file.stat().st_size for file in written.path.iterdir())
     report = {
         "run": spec.run,
@@ -65,7 +66,7 @@ def conclude_run(
         "champion": None if champion is None else champion.digest,
         "start": None if start is None else start.digest,  # whose weights the run went on from
         "tokenizer": tokenizer.to_json(),
-        "candidate_evaluation": evaluate_artifact(candidate, heldout),
+        "candidate_evaluation": evaluation,
         "champion_evaluation": None if champion is None else evaluate_artifact(champion, heldout),
         "train_samples": sum(site.samples for site in spec.sites.values()),
         "heldout_samples": len(heldout),

@@ -40,6 +40,7 @@ def test_a_moderator_empties_the_queue_by_keyboard(new_page: NewPage, waiting: l
     page.goto(reverse("admin:index"))
     page.get_by_role("link", name="3 待审核").click()
     expect(page.locator(".queue-card")).to_have_count(3)
+    page.wait_for_load_state()  # the keys are the script's
 
     page.keyboard.press("a")
     expect(page.locator(".queue-card")).to_have_count(2)

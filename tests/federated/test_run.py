@@ -50,7 +50,7 @@ def test_a_model_that_was_trained_on_characters_is_served_on_characters(ground: 
     artifact = load_artifact(ground.store.artifact(status.result["artifact"]), status.result["artifact"])
     assert artifact.tokenizer == TokenizerSettings("characters")
     assert max(map(len, artifact.vocabulary.tokens[2:])) == 1
-    assert len(Predictor(artifact).encode(["山里的民宿"])[0].token_ids) == 5
+    assert len(Predictor(artifact).encode(["山里的民宿"]).token_ids) == 5
 
 
 def test_when_a_run_is_done_its_processes_have_ended(finished: FinishedRun) -> None:
