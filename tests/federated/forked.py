@@ -28,9 +28,9 @@ def start_forked_process(
     """Stands where `federated.launch.local.start_process` stands."""
     given = {key: os.environ[key] for key in INHERITED if key in os.environ} | environment
     sockets = {fd: socket.socket(fileno=os.dup(fd)) for fd in pass_fds}
-    process = FORKS.Process(
-        target=become, args=(module, given, work_dir / f"{name}.log", sockets), daemon=True, name=name
-    )
+    log = work_dir / f"{name}.log"
+    log.touch()  # the first fork comes when the server has imported all
+    process = FORKS.Process(target=become, args=(module, given, log, sockets), daemon=True, name=name)
     process.start()
     for passed in sockets.values():
         passed.close()
