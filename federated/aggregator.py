@@ -159,9 +159,7 @@ class Aggregator:
         self._missing: set[str] = set()
         self._absences: Counter[str] = Counter()  # site → how often it was waited for in vain
         self._round = 0  # 0 until the sites have joined
-        self._adding: set[str] = (
-            set()
-        )  # sites whose update is being added to the sum: the round waits for them
+        self._adding: set[str] = set()  # sites whose update is being added: the round waits for them
         self._answers: dict[str, Update] = {}  # what the sites said this round, without their gradients
         self._bytes_up = self._bytes_down = 0
         self._plan: dict[str, Any] = {}
@@ -508,9 +506,10 @@ class Aggregator:
     def _what_changed(self, touched: Mapping[str, np.ndarray]) -> Tensors:
         """The parameters of a round as far as they differ from those of the round before."""
         parameters = self._optimizer.parameters
-        rowwise = [(name, parameters[name], rows) for name, rows in touched.items()]
         changed: Tensors = {name: value.numpy() for name, value in parameters.items() if name not in touched}
-        for tensors in self._threads.map(pack_rows, *zip(*rowwise, strict=True)) if rowwise else ():
+        for tensors in self._threads.map(
+            lambda name: pack_rows(name, parameters[name], touched[name]), touched
+        ):
             changed |= tensors
         return changed
 
