@@ -18,6 +18,7 @@ another aggregator works in the folder, 143 told to stop amid a run that another
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import math
@@ -86,7 +87,7 @@ from ml.artifact import Artifact, ArtifactError, load_artifact
 from ml.model import extend_vocabulary, initial_parameters
 from ml.model_config import FIRST_NETWORK, ModelConfig
 from ml.optimizer import ServerOptimizer, local_rate_at
-from ml.threads import threads_of_process
+from ml.threads import run_side_by_side, threads_of_process
 from ml.tokenizer import TokenizerSettings
 from ml.training_config import TrainingConfig
 from ml.vocabulary import Vocabulary, build_vocabulary
@@ -141,7 +142,7 @@ class Aggregator:
         self._resuming = journal.exists()
         self._writer = ThreadPoolExecutor(1, "journal")  # writes while the optimizer steps
         # Tensors are averaged and stepped side by side; torch's own threads would meet after every operation.
-        self._threads = ThreadPoolExecutor(threads_of_process(), "tensors")
+        self._threads = ThreadPoolExecutor(max(1, threads_of_process() - 1), "tensors")
         self._store = store
         self._heldout = heldout  # a file that holds them; else they are read from the store
         if heldout is not None:
@@ -507,9 +508,8 @@ class Aggregator:
         """The parameters of a round as far as they differ from those of the round before."""
         parameters = self._optimizer.parameters
         changed: Tensors = {name: value.numpy() for name, value in parameters.items() if name not in touched}
-        for tensors in self._threads.map(
-            lambda name: pack_rows(name, parameters[name], touched[name]), touched
-        ):
+        jobs = [functools.partial(pack_rows, name, parameters[name], rows) for name, rows in touched.items()]
+        for tensors in run_side_by_side(jobs, self._threads):
             changed |= tensors
         return changed
 

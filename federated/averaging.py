@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Collection, Iterable, Mapping
@@ -15,12 +16,13 @@ import numpy.typing as npt
 from federated.fixed_point import SUM_LIMIT, UNIT, add_entries, add_numbers, add_rows, take_numbers, take_rows
 from federated.protocol import MessageError, Tensors, Update
 from federated.rows import ROWS, VALUES, Part, read_parts
+from ml.threads import run_side_by_side
 
 SENT_DTYPE = np.dtype(np.float32)  # what sites send
 HALF: Final = np.dtype(np.float16)  # or, where that was agreed on, what they send to spare bytes
 Shapes = Mapping[str, tuple[int, ...]]
 
-SMALL: Final = 2**17  # numbers: a tensor is not worth a thread's while
+SMALL: Final = 2**17  # numbers of a tensor that is not worth a thread's while, nor a call of its own
 MAX_NORM_PER_SAMPLE: Final = 1_000.0  # of a gradient; training clips the average at a few units
 
 
@@ -28,13 +30,10 @@ class InconsistentUpdates(ValueError):
     """Updates that cannot be averaged; the text names the site, the tensor and the difference."""
 
 
-def check_update(
-    update: Update, shapes: Shapes, dtype: npt.DTypeLike = SENT_DTYPE, *, sites: int = 1
-) -> dict[str, Part]:
-    """Refuse an update with wrong names or shapes, numbers that are not finite, a norm beyond the bound, or no sample.
+def read_update(update: Update, shapes: Shapes, dtype: npt.DTypeLike) -> dict[str, Part]:
+    """Give the gradient by the names of the parameters, whole or in parts.
 
-    The bound is MAX_NORM_PER_SAMPLE for each sample, and what `sites` sums of that size can add up to. Gives the
-    gradient by the names of the parameters, whole or in parts.
+    Refuses an update with wrong names, shapes or kinds of numbers, or without a sample.
     """
     try:
         parts = read_parts(update.gradients, shapes)
@@ -47,7 +46,6 @@ def check_update(
         raise InconsistentUpdates(
             f"site {update.site}: an update needs at least one sample, it holds {update.batch.samples}"
         )
-    bound = min(MAX_NORM_PER_SAMPLE * update.batch.samples, SUM_LIMIT / sites)
     for name, part in parts.items():
         values = part.values
         if (part.whole and values.shape != shapes[name]) or values.dtype not in (dtype, HALF):
@@ -55,7 +53,13 @@ def check_update(
                 f"site {update.site}: {name} is {values.dtype}{values.shape}, "
                 f"wanted {np.dtype(dtype)}{tuple(shapes[name])}"
             )
-        norm = gradient_norm(values)
+    return parts
+
+
+def check_norms(update: Update, parts: Mapping[str, Part], bound: float) -> None:
+    """Refuse numbers that are not finite, and a norm beyond the bound."""
+    for name, part in parts.items():
+        norm = gradient_norm(part.values)
         if not math.isfinite(norm):
             raise InconsistentUpdates(f"site {update.site}: {name} holds NaN or infinity")
         if norm > bound:
@@ -63,7 +67,6 @@ def check_update(
                 f"site {update.site}: {name} has norm {norm:.3g}, at most {bound:.3g} is taken "
                 f"for {update.batch.samples} samples"
             )
-    return parts
 
 
 def gradient_norm(gradient: npt.NDArray[np.floating]) -> float:
@@ -95,16 +98,32 @@ class GradientSum:
         self._shapes = dict(shapes)
         self._dtype = np.dtype(dtype)
         self._sites = sites
-        self._totals = {name: np.zeros(math.prod(shape), np.int64) for name, shape in self._shapes.items()}
         self._touched = {name: np.zeros(shapes[name][0], np.bool_) for name in rowwise if name in shapes}
-        self._locks = {name: threading.Lock() for name in self._shapes}
+        sizes = {name: math.prod(shape) for name, shape in shapes.items() if name not in self._touched}
+        # Small tensors are added, and averaged, end to end: each call costs more than the work on one of them.
+        self._small = {name: size for name, size in sizes.items() if size <= SMALL}
+        self._small_total = np.zeros(sum(self._small.values()), np.int64)
+        self._totals = split(self._small_total, self._small)
+        self._locks = dict.fromkeys(self._small, threading.Lock())
+        for name in shapes.keys() - self._small.keys():
+            self._totals[name] = np.zeros(math.prod(shapes[name]), np.int64)
+            self._locks[name] = threading.Lock()
         self._counting = threading.Lock()
         self.updates = 0
         self.samples = 0
 
     def add(self, update: Update) -> None:
-        """Add an update; raises InconsistentUpdates, leaving the sum as it was, for one that does not fit."""
-        parts = check_update(update, self._shapes, self._dtype, sites=self._sites)
+        """Add an update; raises InconsistentUpdates, leaving the sum as it was, for one that does not fit.
+
+        That is one with wrong names or shapes, numbers that are not finite, no sample, or a norm beyond
+        MAX_NORM_PER_SAMPLE for each sample and what all sites' sums of that size can add up to.
+        """
+        parts = read_update(update, self._shapes, self._dtype)
+        bound = min(MAX_NORM_PER_SAMPLE * update.batch.samples, SUM_LIMIT / self._sites)
+        small = self._take_small(parts)
+        check_norms(update, parts, bound)
+        if small is not None and not gradient_norm(small) <= bound:  # each may still be within it
+            check_norms(update, {name: Part(part) for name, part in split(small, self._small).items()}, bound)
         with self._counting:
             if self.updates == self._sites:
                 raise InconsistentUpdates(
@@ -115,6 +134,15 @@ class GradientSum:
         for name, part in parts.items():
             with self._locks[name]:
                 self._add_part(name, part)
+        if small is not None:
+            with self._locks[next(iter(self._small))]:
+                add_numbers(self._small_total, small)
+
+    def _take_small(self, parts: dict[str, Part]) -> npt.NDArray[np.floating] | None:
+        """Take the small tensors out of an update and lay them end to end, if all of them were sent whole."""
+        if not self._small or not all(parts[name].whole for name in self._small):
+            return None
+        return np.concatenate([parts.pop(name).values.reshape(-1) for name in self._small], dtype=self._dtype)
 
     def _add_part(self, name: str, part: Part) -> None:
         total, touched = self._totals[name], self._touched.get(name)
@@ -140,20 +168,20 @@ class GradientSum:
         """
         if self.samples == 0:
             raise InconsistentUpdates("no update to average")
-        sizes = {name: len(total) for name, total in self._totals.items()}
-        large = sorted((name for name in sizes if sizes[name] > SMALL), key=lambda name: -sizes[name])
-        groups = [*([name] for name in large), [name for name in sizes if sizes[name] <= SMALL]]
-        take = functools.partial(self._take_tensors, scale=UNIT / self.samples)
-        taken = map(take, groups) if threads is None else threads.map(take, groups)
-        averaged = {name: value for tensors in taken for name, value in tensors.items()}
+        scale = UNIT / self.samples
+        large = sorted(self._totals.keys() - self._small.keys(), key=lambda name: -len(self._totals[name]))
+        jobs = [functools.partial(self._take_tensor, name, scale) for name in large]
+        jobs.append(functools.partial(self._take_small_average, scale))
+        averaged: Tensors = {}
+        for tensors in run_side_by_side(jobs, threads):
+            averaged |= tensors
         self.updates = self.samples = 0
         return averaged
 
-    def _take_tensors(self, names: Iterable[str], scale: float) -> Tensors:
-        taken: Tensors = {}
-        for name in names:
-            taken |= self._take_tensor(name, scale)
-        return taken
+    def _take_small_average(self, scale: float) -> Tensors:
+        taken = np.empty(len(self._small_total), self._dtype)
+        take_numbers(self._small_total, scale, taken)
+        return {name: part.reshape(self._shapes[name]) for name, part in split(taken, self._small).items()}
 
     def _take_tensor(self, name: str, scale: float) -> Tensors:
         total, shape, touched = self._totals[name], self._shapes[name], self._touched.get(name)
@@ -166,6 +194,12 @@ class GradientSum:
         taken = np.empty((len(rows), shape[1]), self._dtype)
         take_rows(total.reshape(shape), rows, scale, taken)
         return {name + ROWS: rows, name + VALUES: taken}
+
+
+def split(numbers: np.ndarray, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Give the parts, of these sizes, of what lies end to end; they are not copies."""
+    ends = list(itertools.accumulate(sizes.values()))
+    return dict(zip(sizes, np.split(numbers, ends[:-1]), strict=True)) if sizes else {}
 
 
 def average_gradients(updates: Iterable[Update]) -> Tensors:

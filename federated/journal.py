@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from federated.protocol import MessageError, Tensors, decode_message, encode_parts
+from federated.protocol import MessageError, Tensors, decode_message, encode_parts, encode_pieces
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
@@ -80,16 +80,16 @@ class Journal:
 
     def append(self, record: Mapping[str, Any], gradient: Tensors) -> None:
         """Write a round down before anybody hears of the next one. Raises OSError."""
-        parts = encode_parts({"record": record}, gradient)
+        pieces = encode_pieces({"record": record}, gradient)
         checksum = 0
-        for part in parts:
-            checksum = zlib.crc32(part, checksum)
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
         if self._file is None:
             self._rounds.touch()
             self._file = self._rounds.open("r+b", buffering=0)
             self._file.seek(0, os.SEEK_END)
-        for part in (_FRAME.pack(_MAGIC, checksum, sum(map(len, parts))), *parts):
-            self._file.write(part)
+        for piece in (_FRAME.pack(_MAGIC, checksum, sum(map(len, pieces))), *pieces):
+            self._file.write(piece)
 
     def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:
         """Give the last whole state. Raises JournalError."""

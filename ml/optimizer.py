@@ -21,6 +21,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from ml.row_steps import AdamStep, RowAverage, SgdStep, step_adam_rows, step_sgd_rows
+from ml.threads import run_side_by_side
 from ml.training_config import TrainingConfig
 
 _BETA1: Final = 0.9
@@ -101,8 +102,7 @@ class ServerOptimizer:
             for name in sorted(self.rowwise, key=lambda name: -self._parameters[name].numel())
         ]
         jobs.append(functools.partial(self._step_whole, whole, scale, rate))
-        for _ in map(_run, jobs) if threads is None else threads.map(_run, jobs):
-            pass
+        run_side_by_side(jobs, threads)
         return StepReport(self._steps, rate, norm)
 
     @torch.no_grad()  # which holds for a thread

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import TypeVar
+
+R = TypeVar("R")
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -41,3 +46,16 @@ def threads_of_process() -> int:
     """Give OMP_NUM_THREADS, by which a launcher shares a machine out, or all processors there are."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else available_cpus()
+
+
+def run_side_by_side(jobs: Sequence[Callable[[], R]], others: Executor | None) -> list[R]:
+    """Run the jobs, begun in this order, in this thread and in `others`; gives what each of them gives.
+
+    This thread need not be woken, and where it works on, the system wakes another on another processor: of two that are
+    woken at once it may put both on one, and leaves them there for longer than such jobs take.
+    """
+    if others is None:
+        return [job() for job in jobs]
+    begun = [others.submit(job) for job in jobs]
+    mine = {place: jobs[place]() for place, future in enumerate(begun) if future.cancel()}
+    return [mine[place] if place in mine else future.result() for place, future in enumerate(begun)]
