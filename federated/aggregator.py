@@ -141,7 +141,7 @@ class Aggregator:
         self._journal = journal
         self._resuming = journal.exists()
         self._writer = ThreadPoolExecutor(1, "journal")  # writes while the optimizer steps
-        # Tensors are averaged and stepped side by side; torch's own threads would meet after every operation.
+        # Beside the leading thread, tensors are averaged and stepped; torch's own would meet after every operation.
         self._threads = ThreadPoolExecutor(max(1, threads_of_process() - 1), "tensors")
         self._store = store
         self._heldout = heldout  # a file that holds them; else they are read from the store

@@ -104,7 +104,8 @@ class GradientSum:
         self._small = {name: size for name, size in sizes.items() if size <= SMALL}
         self._small_total = np.zeros(sum(self._small.values()), np.int64)
         self._totals = split(self._small_total, self._small)
-        self._locks = dict.fromkeys(self._small, threading.Lock())
+        self._small_lock = threading.Lock()
+        self._locks = dict.fromkeys(self._small, self._small_lock)
         for name in shapes.keys() - self._small.keys():
             self._totals[name] = np.zeros(math.prod(shapes[name]), np.int64)
             self._locks[name] = threading.Lock()
@@ -135,7 +136,7 @@ class GradientSum:
             with self._locks[name]:
                 self._add_part(name, part)
         if small is not None:
-            with self._locks[next(iter(self._small))]:
+            with self._small_lock:
                 add_numbers(self._small_total, small)
 
     def _take_small(self, parts: dict[str, Part]) -> npt.NDArray[np.floating] | None:
@@ -163,8 +164,8 @@ class GradientSum:
     def take_average(self, threads: Executor | None = None) -> Tensors:
         """Give the average gradient over all samples, row-wise matrices as their touched rows (see federated.rows).
 
-        The sum begins anew, in the same buffers. With `threads`, tensors are averaged side by side. Raises
-        InconsistentUpdates when nothing was added.
+        The sum begins anew, in the same buffers. With `threads` beside this one, tensors are averaged side by side.
+        Raises InconsistentUpdates when nothing was added.
         """
         if self.samples == 0:
             raise InconsistentUpdates("no update to average")

@@ -88,7 +88,8 @@ class Journal:
             self._rounds.touch()
             self._file = self._rounds.open("r+b", buffering=0)
             self._file.seek(0, os.SEEK_END)
-        for piece in (_FRAME.pack(_MAGIC, checksum, sum(map(len, pieces))), *pieces):
+        self._file.write(_FRAME.pack(_MAGIC, checksum, sum(map(len, pieces))))
+        for piece in pieces:
             self._file.write(piece)
 
     def read_checkpoint(self) -> tuple[dict[str, Any], Tensors]:

@@ -116,11 +116,13 @@ def decode_message(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any]
 def _read_tensor(entry: Mapping[str, Any], body: memoryview) -> np.ndarray:
     dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
     begin, end = entry["data_offsets"]
-    if not all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape)):
-        raise ValueError(f"shape {shape} and place {begin}–{end} must be whole numbers")
+    for number in (begin, end, *shape):
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"shape {shape} and place {begin}–{end} must be whole numbers")
     if not begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{dtype}{shape} does not fill bytes {begin} to {end} of {len(body)}")
-    return np.require(np.frombuffer(body[begin:end], dtype).reshape(shape), requirements="A")
+    tensor = np.ndarray(shape, dtype, body, begin)
+    return tensor if tensor.flags.aligned else tensor.copy()
 
 
 def read_token_counts(value: object) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
@@ -88,7 +88,7 @@ class ServerOptimizer:
     def step(self, mean_gradients: Mapping[str, Tensor], threads: Executor | None = None) -> StepReport:
         """Make one step along the averaged gradient, clipped as a whole.
 
-        With `threads` the row-wise parameters are stepped side by side; the result is the same. Raises ValueError,
+        With `threads` beside this one, parameters are stepped side by side; the result is the same. Raises ValueError,
         changing nothing, when a gradient is missing, misshapen or not finite.
         """
         norm = self._measure(mean_gradients)
@@ -277,10 +277,6 @@ class ServerOptimizer:
                 raise ValueError(f"gradient of {name} holds a value that is not finite")
             norms.append(norm)
         return math.hypot(*norms)
-
-
-def _run(job: Callable[[], None]) -> None:
-    job()
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:

@@ -301,6 +301,26 @@ def test_a_norm_beyond_the_bound_is_refused_with_the_bound(size: float) -> None:
         GradientSum(shapes_of(loud)).add(loud)
 
 
+def test_tensors_that_are_within_the_bound_one_by_one_are_taken() -> None:
+    shapes = {"output.bias": (3,), "other.bias": (2,)}
+    loud = Update(
+        "books",
+        1,
+        {"output.bias": np.array([800, 0, 0], np.float32), "other.bias": np.array([0, 900], np.float32)},
+        Metrics(1, 0.5, 1),
+    )
+    total = GradientSum(shapes)
+    total.add(loud)
+    averaged = total.take_average()
+    assert {name: value.tolist() for name, value in averaged.items()} == {
+        "output.bias": [800, 0, 0],
+        "other.bias": [0, 900],
+    }
+    too_loud = replace(loud, gradients={**loud.gradients, "other.bias": np.array([0, 1001], np.float32)})
+    with pytest.raises(InconsistentUpdates, match="books: other.bias has norm"):
+        total.add(too_loud)
+
+
 def test_as_many_sites_as_there_are_cannot_make_the_integers_overflow() -> None:
     size = SUM_LIMIT / 64 / 2
     updates = [
