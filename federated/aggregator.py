@@ -56,6 +56,7 @@ from federated.protocol import (
     EXIT_USAGE,
     NO_METRICS,
     TOKENS_VARIABLE,
+    Message,
     Metrics,
     ProgressLog,
     Refusal,
@@ -66,6 +67,7 @@ from federated.protocol import (
     batch_share,
     configure_training,
     encode_message,
+    encode_pieces,
     read_progress,
 )
 from federated.refusals import Refusals
@@ -168,8 +170,9 @@ class Aggregator:
             None  # rows that the last round moved; None if there was none
         )
         self._shapes: dict[str, tuple[int, ...]] = {}  # of the parameters, once they are known
-        self._changes = b""  # what the last round changed of the parameters, one buffer for all sites
-        self._welcome = b""  # the plan and all parameters, for sites that know less; made when one asks
+        # The same buffers for all sites; while one of these is still being sent, the next round must not write there.
+        self._changes: Message = []  # what the last round changed of the parameters
+        self._welcome: Message = []  # the plan and all parameters, for sites that know less; made when one asks
         self._failure: str | None = None
         self._vocabulary: Vocabulary
         self.records: list[RoundRecord] = []
@@ -222,19 +225,18 @@ class Aggregator:
             self._take_back(site)
             self._changed.notify_all()
 
-    def wait_for_training(self) -> bytes:
+    def wait_for_training(self) -> Message:
         """Hold the site until training begins; gives the plan and the present round's parameters."""
         with self._changed:
             self._changed.wait_for(lambda: self._round > 0 or self._failure is not None)
             self._raise_failure()
             return self._send(self._whole())
 
-    def _whole(self) -> bytes:
+    def _whole(self) -> Message:
         """The plan and all parameters of the present round."""
         if not self._welcome:
-            self._welcome = encode_message(
-                {**self._plan, **self._header()}, pack_tensors(self._optimizer.parameters)
-            )
+            parameters = pack_tensors(self._optimizer.parameters)
+            self._welcome = [memoryview(encode_message({**self._plan, **self._header()}, parameters))]
         return self._welcome
 
     def receive(self, update: Update, size_bytes: int) -> str:
@@ -300,7 +302,7 @@ class Aggregator:
         """Write down what was refused: of a site, or of a stranger at an address."""
         self._refusals.note(Refusal(site, address, self._round, status, reason, time.time()))
 
-    def wait_for_round(self, after: int) -> bytes:
+    def wait_for_round(self, after: int) -> Message:
         """Hold the site until the round is closed; gives what the next one's parameters are.
 
         What has changed is enough for a site that knows the round before; one that fell behind gets all.
@@ -323,8 +325,8 @@ class Aggregator:
                 f"and {validated} for validation, its shards hold {site.samples} and {site.validation_samples}"
             )
 
-    def _send(self, message: bytes) -> bytes:
-        self._bytes_down += len(message)
+    def _send(self, message: Message) -> Message:
+        self._bytes_down += sum(piece.nbytes for piece in message)
         return message
 
     def _raise_failure(self) -> None:
@@ -499,15 +501,17 @@ class Aggregator:
         self._round = number
         self._answers = {}
         self._opened = time.monotonic()
-        self._changes = self._welcome = b""
+        self._changes, self._welcome = [], []
         if self._touched is not None:
-            self._changes = encode_message(self._header(), self._what_changed(self._touched))
+            self._changes = encode_pieces(self._header(), self._what_changed(self._touched))
         self._changed.notify_all()
 
     def _what_changed(self, touched: Mapping[str, np.ndarray]) -> Tensors:
-        """The parameters of a round as far as they differ from those of the round before."""
+        """Copies of a round's parameters as far as they differ from those of the round before."""
         parameters = self._optimizer.parameters
-        changed: Tensors = {name: value.numpy() for name, value in parameters.items() if name not in touched}
+        changed: Tensors = {
+            name: value.numpy().copy() for name, value in parameters.items() if name not in touched
+        }
         jobs = [functools.partial(pack_rows, name, parameters[name], rows) for name, rows in touched.items()]
         for tensors in run_side_by_side(jobs, self._threads):
             changed |= tensors

@@ -20,6 +20,7 @@ import numpy as np
 from ml.training_config import CHOICES, FIRST_TRAINING, RETRAINING, TrainingConfig
 
 Tensors = dict[str, np.ndarray]
+Message = list[memoryview]  # a message to be sent, as a few buffers, one after another
 
 TOKEN_VARIABLE = "HUISHENG_SITE_TOKEN"  # noqa: S105 - the environment variable's name, not a token
 TOKENS_VARIABLE = "HUISHENG_SITE_TOKENS"  # the aggregator's: JSON {site: token}
@@ -77,9 +78,9 @@ def encode_parts(header: Mapping[str, Any], tensors: Tensors) -> list[Any]:
     return [len(head).to_bytes(8, "little"), head, *(part.reshape(-1).view(np.uint8) for part in parts)]
 
 
-def encode_pieces(header: Mapping[str, Any], tensors: Tensors) -> list[memoryview]:
-    """Give a message as a few buffers to be sent one after another: large tensors as they lie, the rest joined."""
-    pieces: list[memoryview] = []
+def encode_pieces(header: Mapping[str, Any], tensors: Tensors) -> Message:
+    """Give a message as a few buffers: large tensors as they lie, the rest joined."""
+    pieces: Message = []
     small: list[Any] = []
     for part in encode_parts(header, tensors):
         if len(part) < LARGE_PART_BYTES:

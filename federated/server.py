@@ -24,6 +24,7 @@ from federated.averaging import InconsistentUpdates
 from federated.protocol import (
     MESSAGE_TYPE,
     NOT_COUNTED_HEADER,
+    Message,
     MessageError,
     Tensors,
     Update,
@@ -69,7 +70,7 @@ class Requests(Protocol):
     def announce(self, site: str, token_counts: Mapping[str, int]) -> None:
         """Take a site in."""
 
-    def wait_for_training(self) -> bytes:
+    def wait_for_training(self) -> Message:
         """Hold the site until it has a round to answer; gives the plan and the parameters."""
 
     def receive(self, update: Update, size_bytes: int) -> str:
@@ -78,7 +79,7 @@ class Requests(Protocol):
     def note_refusal(self, site: str, address: str, status: int, reason: str) -> None:
         """Hear of a refusal: of a site, or of a stranger at an address, for as many as there may be."""
 
-    def wait_for_round(self, after: int) -> bytes:
+    def wait_for_round(self, after: int) -> Message:
         """Hold the site until the round is closed; gives the next round's parameters."""
 
 
@@ -330,18 +331,24 @@ class SiteConnection(BaseHTTPRequestHandler):
         self.server.requests.note_refusal(self._speaker, address, status, reason)
 
     def _send(
-        self, status: int, body: bytes, media_type: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        body: bytes | Message,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        pieces = [memoryview(body)] if isinstance(body, bytes) else body
         self.connection.settimeout(WRITE_SECONDS)
         self.send_response(status)
         self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(sum(piece.nbytes for piece in pieces)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         if self._unread or self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        for piece in pieces:
+            self.wfile.write(piece)
         self.connection.settimeout(IDLE_SECONDS)
 
     def _let_finish(self) -> None:

@@ -41,6 +41,7 @@ from federated.protocol import (
     NOT_COUNTED_HEADER,
     REASON_MAX_CHARS,
     TOKEN_VARIABLE,
+    Message,
     MessageError,
     Metrics,
     Tensors,
@@ -128,7 +129,7 @@ class AggregatorClient:
         pieces = encode_pieces(header, gradients)
         return decode_message(self._send("POST", f"/v1/rounds/{round_number}/update", pieces))
 
-    def _send(self, method: str, path: str, pieces: list[memoryview]) -> memoryview:
+    def _send(self, method: str, path: str, pieces: Message) -> memoryview:
         """Send until it is answered. Sending again is safe: an update counts once per site and round."""
         began = time.monotonic()
         for attempt in itertools.count(1):
@@ -166,7 +167,7 @@ class AggregatorClient:
             time.sleep(min(1.0, 0.1 * attempt))
         raise AssertionError("counting never ends")
 
-    def _ask(self, method: str, path: str, pieces: list[memoryview]) -> tuple[int, memoryview]:
+    def _ask(self, method: str, path: str, pieces: Message) -> tuple[int, memoryview]:
         if not self._connection.sock:
             self._connection.connect()
             # The held answer of a round comes when the slowest site has answered, so reading may take long.

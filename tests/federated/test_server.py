@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from federated import server
-from federated.protocol import REASON_MAX_CHARS, Update, encode_message
+from federated.protocol import REASON_MAX_CHARS, Message, Update, encode_message
 from federated.server import AggregatorServer, Buffers
 
 MESSAGE = encode_message(
@@ -39,8 +39,8 @@ class Recorder:
     def announce(self, site: str, token_counts: Mapping[str, int]) -> None:
         """Everybody is welcome."""
 
-    def wait_for_training(self) -> bytes:
-        return b"training"
+    def wait_for_training(self) -> Message:
+        return [memoryview(b"training")]
 
     def receive(self, update: Update, size_bytes: int) -> str:
         self.received.append((update.site, update.round, float(update.gradients["bias"].sum())))
@@ -49,8 +49,8 @@ class Recorder:
     def note_refusal(self, site: str, address: str, status: int, reason: str) -> None:
         self.refused.append((site, address, status, reason))
 
-    def wait_for_round(self, after: int) -> bytes:
-        return b"next"
+    def wait_for_round(self, after: int) -> Message:
+        return [memoryview(b"ne"), memoryview(b""), memoryview(b"xt")]
 
 
 @contextmanager
