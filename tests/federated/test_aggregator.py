@@ -190,6 +190,20 @@ async def test_a_site_cannot_speak_for_another(lead: Lead) -> None:
         assert counted == {"food": 1, "books": 2, "travel": 3}
 
 
+async def test_what_is_still_being_sent_does_not_change_in_the_next_round(lead: Lead) -> None:
+    async with lead() as run:
+        joined = await run.join_all()
+        gradient = {name: np.ones_like(value) for name, value in joined.parameters.items()}
+        welcome = run.aggregator.wait_for_training()
+        sent_to_new = b"".join(welcome)
+        await run.answer_all(1, gradient)
+        changes = run.aggregator.wait_for_round(1)
+        sent_to_all = b"".join(changes)
+        await run.answer_all(2, gradient)
+        assert b"".join(run.aggregator.wait_for_round(2)) != sent_to_all
+        assert (b"".join(welcome), b"".join(changes)) == (sent_to_new, sent_to_all)
+
+
 # -- Joining -----------------------------------------------------------------------------------------------------
 
 
