@@ -191,7 +191,7 @@ async def test_a_site_cannot_speak_for_another(lead: Lead) -> None:
 
 
 async def test_what_is_still_being_sent_does_not_change_in_the_next_round(lead: Lead) -> None:
-    async with lead() as run:
+    async with lead(network={"hidden_dim": 96}) as run:  # whose tensors are sent as they lie
         joined = await run.join_all()
         gradient = {name: np.ones_like(value) for name, value in joined.parameters.items()}
         welcome = run.aggregator.wait_for_training()
