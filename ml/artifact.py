@@ -115,7 +115,7 @@ class Artifact(ArtifactContents):
 
 
 class StoredWeights(Weights):
-    """The weights of an artifact on the disk; read when they are first looked at, as serving does for the wide part.
+    """The weights of an artifact on the disk, each read when it is looked at: serving needs the wide part's alone.
 
     Looking at them raises ArtifactError when the file has changed since, or holds no weights.
     """
@@ -125,24 +125,29 @@ class StoredWeights(Weights):
         self._fingerprint = fingerprint
 
     @functools.cached_property
-    def _arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        import safetensors.numpy
-        from safetensors import SafetensorError
+    def _file(self) -> Any:
+        from safetensors import SafetensorError, safe_open
 
-        content = _read_verified(self._path, self._fingerprint)
+        _verify(self._path, self._fingerprint)
         try:
-            return safetensors.numpy.load(content)
-        except (ValueError, KeyError, SafetensorError) as error:
+            return safe_open(self._path, framework="numpy")
+        except (ValueError, SafetensorError) as error:
             raise ArtifactError(f"{self._path}: whole, but cannot be understood: {error!r}") from error
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._file.keys()  # noqa: SIM118  # it is no mapping
+
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        return self._arrays[name]
+        if name not in self:
+            raise KeyError(name)
+        array: npt.NDArray[np.float32] = self._file.get_tensor(name)
+        return array
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self._file.keys())
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._file.keys())
 
 
 def canonical_json(document: Any) -> bytes:

@@ -121,7 +121,8 @@ def test_a_large_request_does_not_hold_up_a_small_one(batcher: Batcher, predicto
 
     asyncio.run(run())
     assert done == ["small", "large"]
-    assert max(map(len, predictor.batches)) <= 64
+    assert max(len(batch) for batch in predictor.batches if "好" in batch) <= 64
+    assert max(map(len, predictor.batches)) <= 128
 
 
 def test_a_large_requests_texts_are_taken_by_length_and_answered_in_their_order(
@@ -133,6 +134,43 @@ def test_a_large_requests_texts_are_taken_by_length_and_answered_in_their_order(
     assert sorted(taken) == sorted(texts)
     assert list(map(len, taken)) == sorted(map(len, texts))
     assert answer == close_to(predictor.probabilities(texts))
+
+
+def test_large_requests_that_come_one_after_another_go_together_by_length(
+    batcher: Batcher, predictor: Watched
+) -> None:
+    texts = ["好" * length for length in range(1, 41)]
+
+    async def run() -> None:
+        first = asyncio.create_task(batcher.compute(predictor, texts))
+        while not predictor.batches:
+            await asyncio.sleep(0)
+        await asyncio.gather(first, batcher.compute(predictor, texts), batcher.compute(predictor, texts))
+
+    asyncio.run(run())
+    begun, *rest = predictor.batches
+    assert begun == texts[:32]  # not all of it: the others came meanwhile
+    assert [len(batch) for batch in rest] == [88]
+
+
+def test_large_requests_that_come_when_others_have_gone_ahead_wait_for_them_and_small_ones_do_not(
+    batcher: Batcher, predictor: Watched
+) -> None:
+    done: list[str] = []
+
+    async def ask(name: str, texts: list[str]) -> None:
+        await batcher.compute(predictor, texts)
+        done.append(name)
+
+    async def run() -> None:
+        first = asyncio.create_task(ask("first", ["很好"] * 250))
+        while len(predictor.batches) < 2:
+            await asyncio.sleep(0)
+        await asyncio.gather(first, ask("next", ["太差了"] * 40), ask("small", ["好"]))
+
+    asyncio.run(run())
+    assert done == ["small", "first", "next"]
+    assert not any({"很好", "太差了"} <= set(batch) for batch in predictor.batches)
 
 
 def test_a_poisonous_request_fails_alone(
