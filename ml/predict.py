@@ -49,6 +49,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # A plan of memory for each shape of a batch, of which there are thousands, is kept for good and pays for none.
+        options.enable_mem_pattern = False
         # The runtime keeps its arena, and in it what a batch of BATCH_TOKENS takes: else a text costs a thirtieth more.
         # Idle threads must not burn a core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

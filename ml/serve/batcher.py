@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,14 +21,13 @@ from ml.serve.metrics import ServiceMetrics
 
 log = logging.getLogger(__name__)
 
-# That a batch may take, as estimated, while somebody waits who asks about few texts: room for BATCH_TEXTS, of which
-# many have about one length.
+# That a batch may take, as estimated: room for BATCH_TEXTS, of which many have about one length.
 STEP_SECONDS: Final = 0.01
-_LARGE_TEXTS: Final = 32  # of which a request with more is large
-# Of a batch of large requests alone, or of one request: nobody else waits, but health checks may. About 20 ms; of twice
-# as many texts one costs a twentieth less.
-_BULK_TEXTS: Final = 2 * BATCH_TEXTS
-_BULK_COST: Final = 16_384
+_LARGE_TEXTS: Final = 32  # a request with more is large
+# Of a batch of large requests while nobody asks about few texts, some 30 ms: a text costs a tenth less in it.
+_BULK_TEXTS: Final = 4 * BATCH_TEXTS
+_BULK_COST: Final = 20_000
+_QUIET_SECONDS: Final = 0.5  # after which nobody is taken to ask about few texts
 _TEXT_COST: Final = 16  # of a text beside its characters, in characters
 _MOST_CHARACTERS: Final = 1_000  # of a text that cost the model anything
 _CUTTING_COST: Final = 0.15  # of a character beyond them, which is only cut into words
@@ -115,6 +115,7 @@ class Batcher:
 
     One process runs on one core, so a second thread would only take turns with the loop, and each hand-over costs
     as much as a tenth of a short text. Between two steps the loop answers health checks and refuses what is too much.
+    While nobody asks about few texts, steps are longer.
     An idle batcher begins at once: there is no timer. A batch takes texts of all requests that are queued, each its
     share, so that a large request does not hold up small ones; each request's texts see one model, the one that was
     served when it came. A request's texts are taken by their length: those of several large requests then share
@@ -128,6 +129,7 @@ class Batcher:
         self._queue: deque[Work] = deque()
         self._scheduled = False
         self._seconds_per_cost = _FIRST_SECONDS_PER_COST
+        self._small_came = -math.inf  # monotonic seconds
         self._last_end = 0.0  # of the step before, monotonic seconds; 0 after an idle time
 
     @property
@@ -167,6 +169,8 @@ class Batcher:
             now,
         )
         self._queue.append(work)
+        if not work.is_large:
+            self._small_came = now
         if not self._scheduled:
             self._scheduled = True
             self._last_end = 0.0
@@ -202,7 +206,7 @@ class Batcher:
         together = _leave_next_ones_out(alike)[:BATCH_TEXTS]
         if not together:
             return []
-        stops = _fair_stops(together, *self._room(together))
+        stops = _fair_stops(together, *self._room(together, now))
         shares = []
         for work, stop in zip(together, stops, strict=True):
             if stop > work.taken:
@@ -212,11 +216,10 @@ class Batcher:
                 work.taken = stop
         return shares
 
-    def _room(self, works: Sequence[Work]) -> tuple[int, float]:
+    def _room(self, works: Sequence[Work], now: float) -> tuple[int, float]:
         """Say how many texts the next batch may hold, and of what cost."""
-        if not all(work.is_large for work in works):
-            cost = STEP_SECONDS / self._seconds_per_cost if len(works) > 1 else _BULK_COST
-            return BATCH_TEXTS, cost
+        if now - self._small_came < _QUIET_SECONDS:
+            return BATCH_TEXTS, STEP_SECONDS / self._seconds_per_cost
         # Others often come right after the first, and are in time to go with the rest of it.
         begins = len(works) == 1 and not works[0].taken
         return (_LARGE_TEXTS if begins else _BULK_TEXTS), _BULK_COST

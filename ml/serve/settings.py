@@ -30,7 +30,7 @@ class ServeSettings:
     max_characters: int = 10_000  # of a text
     max_body_bytes: int = 16 * 1024 * 1024  # room for the largest legal request, even all \\u escapes
     max_wait_seconds: float = (
-        0.02  # of a request that is let in, as estimated; beyond it new ones are refused
+        0.015  # of a request that is let in, as estimated; beyond it new ones are refused
     )
     always_admitted: int = 32  # requests under way below which none is refused, however long they take
     max_waiting_bytes: int = 64 * 1024 * 1024  # of all bodies under way together: bounds memory

@@ -121,8 +121,9 @@ def test_a_large_request_does_not_hold_up_a_small_one(batcher: Batcher, predicto
 
     asyncio.run(run())
     assert done == ["small", "large"]
-    assert max(len(batch) for batch in predictor.batches if "好" in batch) <= 64
-    assert max(map(len, predictor.batches)) <= 128
+    with_small = next(index for index, batch in enumerate(predictor.batches) if "好" in batch)
+    assert max(map(len, predictor.batches[:with_small])) <= 256
+    assert max(map(len, predictor.batches[with_small:])) <= 64  # more small ones may come
 
 
 def test_a_large_requests_texts_are_taken_by_length_and_answered_in_their_order(
@@ -163,7 +164,7 @@ def test_large_requests_that_come_when_others_have_gone_ahead_wait_for_them_and_
         done.append(name)
 
     async def run() -> None:
-        first = asyncio.create_task(ask("first", ["很好"] * 250))
+        first = asyncio.create_task(ask("first", ["很好"] * 640))
         while len(predictor.batches) < 2:
             await asyncio.sleep(0)
         await asyncio.gather(first, ask("next", ["太差了"] * 40), ask("small", ["好"]))
