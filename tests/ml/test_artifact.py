@@ -211,6 +211,16 @@ def test_weights_are_read_when_they_are_asked_for_and_not_before(tiny: TinyModel
         Predictor(artifact)  # the wide part is in them
 
 
+def test_weights_are_found_by_name_and_only_those_there_are(tiny: TinyModel) -> None:
+    weights = load_artifact(tiny.artifact.path, tiny.artifact.digest).weights
+    assert "output.bias" in weights
+    assert "wide.bias" not in weights
+    with pytest.raises(KeyError, match=r"wide\.bias"):
+        weights["wide.bias"]
+    assert sorted(weights) == sorted(dict(weights))
+    assert len(weights) == len(dict(weights))
+
+
 def test_weights_that_change_before_they_are_asked_for_are_refused(copy: WrittenArtifact) -> None:
     artifact = load_artifact(copy.path, copy.digest)
     path = copy.path / "weights.safetensors"
