@@ -130,6 +130,7 @@ class Batcher:
         self._scheduled = False
         self._seconds_per_cost = _FIRST_SECONDS_PER_COST
         self._small_came = -math.inf  # monotonic seconds
+        self._went_together = False  # the last batch's requests
         self._last_end = 0.0  # of the step before, monotonic seconds; 0 after an idle time
 
     @property
@@ -207,6 +208,7 @@ class Batcher:
         if not together:
             return []
         stops = _fair_stops(together, *self._room(together, now))
+        self._went_together = len(together) > 1
         shares = []
         for work, stop in zip(together, stops, strict=True):
             if stop > work.taken:
@@ -220,8 +222,9 @@ class Batcher:
         """Say how many texts the next batch may hold, and of what cost."""
         if now - self._small_came < _QUIET_SECONDS:
             return BATCH_TEXTS, STEP_SECONDS / self._seconds_per_cost
-        # Others often come right after the first, and are in time to go with the rest of it.
-        begins = len(works) == 1 and not works[0].taken
+        # Clients whose requests went together ask again one right after another: the others are in time for the rest
+        # of the first one's.
+        begins = len(works) == 1 and not works[0].taken and self._went_together
         return (_LARGE_TEXTS if begins else _BULK_TEXTS), _BULK_COST
 
     def _compute(self, shares: Sequence[Share]) -> None:

@@ -143,6 +143,8 @@ def test_large_requests_that_come_one_after_another_go_together_by_length(
     texts = ["好" * length for length in range(1, 41)]
 
     async def run() -> None:
+        await asyncio.gather(batcher.compute(predictor, texts), batcher.compute(predictor, texts))
+        predictor.batches.clear()
         first = asyncio.create_task(batcher.compute(predictor, texts))
         while not predictor.batches:
             await asyncio.sleep(0)
@@ -152,6 +154,15 @@ def test_large_requests_that_come_one_after_another_go_together_by_length(
     begun, *rest = predictor.batches
     assert begun == texts[:32]  # not all of it: the others came meanwhile
     assert [len(batch) for batch in rest] == [88]
+
+
+def test_large_requests_of_one_client_are_not_divided(batcher: Batcher, predictor: Watched) -> None:
+    async def run() -> None:
+        for _ in range(3):
+            await batcher.compute(predictor, ["很好"] * 64)
+
+    asyncio.run(run())
+    assert list(map(len, predictor.batches)) == [64, 64, 64]
 
 
 def test_large_requests_that_come_when_others_have_gone_ahead_wait_for_them_and_small_ones_do_not(
