@@ -15,7 +15,7 @@ from ml.text import normalize_text
 from ml.tokenizer import LINE_END, TokenizerSettings, make_tokenizer
 from ml.vocabulary import PAD, UNK, Vocabulary
 
-CHUNK_TEXTS: Final = 256  # that are encoded at once; bounds the memory that numbering runs takes
+CHUNK_TEXTS: Final = 64  # that are encoded at once; bounds the memory that numbering runs takes
 _EMPTY: Final = "\x00"  # stands in for a text without content; normalizing leaves it in no other
 _NO_TOKEN: Final = -1  # whitespace
 _END: Final = -2  # of a line
