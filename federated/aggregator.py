@@ -509,10 +509,11 @@ class Aggregator:
     def _what_changed(self, touched: Mapping[str, np.ndarray]) -> Tensors:
         """Copies of a round's parameters as far as they differ from those of the round before."""
         parameters = self._optimizer.parameters
+        some = {name: rows for name, rows in touched.items() if len(rows) < len(parameters[name])}
         changed: Tensors = {
-            name: value.numpy().copy() for name, value in parameters.items() if name not in touched
+            name: value.numpy().copy() for name, value in parameters.items() if name not in some
         }
-        jobs = [functools.partial(pack_rows, name, parameters[name], rows) for name, rows in touched.items()]
+        jobs = [functools.partial(pack_rows, name, parameters[name], rows) for name, rows in some.items()]
         for tensors in run_side_by_side(jobs, self._threads):
             changed |= tensors
         return changed

@@ -18,11 +18,12 @@ import os
 import shutil
 import struct
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+import xxhash
 
 from federated.protocol import MessageError, Tensors, decode_message, encode_parts, encode_pieces
 from federated.store import write_whole
@@ -30,8 +31,8 @@ from federated.store import write_whole
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
 DIARY, LOCK = "progress.jsonl", "aggregator.lock"
 CHECKPOINT_RATIO: Final = 4  # so all checkpoints together cost a quarter of what the rounds' own records do
-_FRAME: Final = struct.Struct("<4sIQ")  # magic, CRC-32 of the message, its length in bytes
-_MAGIC: Final = b"HSJ1"
+_FRAME: Final = struct.Struct("<4sQQ")  # magic, XXH3 (64 bits) of the message, its length in bytes
+_MAGIC: Final = b"HSJ2"
 
 
 log = logging.getLogger(__name__)
@@ -81,14 +82,14 @@ class Journal:
     def append(self, record: Mapping[str, Any], gradient: Tensors) -> None:
         """Write a round down before anybody hears of the next one. Raises OSError."""
         pieces = encode_pieces({"record": record}, gradient)
-        checksum = 0
+        checksum = xxhash.xxh3_64()
         for piece in pieces:
-            checksum = zlib.crc32(piece, checksum)
+            checksum.update(piece)
         if self._file is None:
             self._rounds.touch()
             self._file = self._rounds.open("r+b", buffering=0)
             self._file.seek(0, os.SEEK_END)
-        self._file.write(_FRAME.pack(_MAGIC, checksum, sum(map(len, pieces))))
+        self._file.write(_FRAME.pack(_MAGIC, checksum.intdigest(), sum(map(len, pieces))))
         for piece in pieces:
             self._file.write(piece)
 
@@ -129,7 +130,8 @@ def _read_message(file: BinaryIO) -> bytearray | None:
         return None
     magic, checksum, size = _FRAME.unpack(frame)
     message = bytearray(file.read(size)) if magic == _MAGIC else bytearray()
-    return message if len(message) == size and zlib.crc32(message) == checksum else None
+    whole = len(message) == size and xxhash.xxh3_64_intdigest(message) == checksum
+    return message if whole else None
 
 
 def mend_last_line(path: Path) -> None:
