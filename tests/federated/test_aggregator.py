@@ -429,6 +429,17 @@ async def test_an_aggregator_that_died_goes_on_where_it_was(lead: Lead, ground: 
         assert (await again.answer_all(3, up)).header["round"] == 4
 
 
+async def test_matrices_of_which_all_rows_moved_come_down_whole(lead: Lead) -> None:
+    async with lead() as run:
+        joined = await run.join_all()
+        up = {name: np.ones_like(value) for name, value in joined.parameters.items()}
+        answer, *_ = await asyncio.gather(*(run.send_update(site, 1, up) for site in SITES))
+        _header, changes = decode_message(answer.content)
+        assert changes.keys() == joined.parameters.keys()
+        for name, value in joined.parameters.items():
+            assert np.abs(changes[name] - value).min() > 0, name
+
+
 async def test_rows_that_were_touched_are_all_that_goes_up_and_comes_down(lead: Lead) -> None:
     async with lead() as run:
         joined = await run.join_all()
