@@ -41,16 +41,15 @@ import torch
 
 from federated.averaging import GradientSum, InconsistentUpdates
 from federated.journal import (
-    DIARY,
     Journal,
     JournalError,
     WorkDirTaken,
     held_work_dir,
-    mend_last_line,
     prune_work_dirs,
 )
 from federated.mirror import DiaryMirror
 from federated.protocol import (
+    DIARY,
     EXIT_MOVED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
@@ -68,6 +67,7 @@ from federated.protocol import (
     configure_training,
     encode_message,
     encode_pieces,
+    mend_last_line,
     read_progress,
 )
 from federated.refusals import Refusals

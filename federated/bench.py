@@ -37,7 +37,7 @@ from federated.aggregator import VOCABULARY_MAX_SIZE, VOCABULARY_MIN_COUNT, prep
 from federated.flower_bench import measure_flower
 from federated.launch.local import AGGREGATOR_MEMORY, LocalLauncher
 from federated.partition import partition_by_dirichlet
-from federated.protocol import ProgressLog, RunSpec, SiteSpec, Tensors
+from federated.protocol import DIARY, ProgressLog, RunSpec, SiteSpec, Tensors
 from federated.rows import apply_changes, pack_tensors
 from federated.store import FolderStore
 from federated.trainer import AggregatorClient
@@ -120,7 +120,7 @@ def serve(folder: str, sites: int, rounds: int, address: Any) -> None:
         rounds=rounds + 1,  # the last is never answered: nothing is to be concluded
         deadline_seconds=600,
     )
-    progress = ProgressLog(Path(folder) / "progress.jsonl")
+    progress = ProgressLog(Path(folder) / DIARY)
     aggregator = Aggregator(spec, store, progress, Journal(Path(folder)))
     listener = socket.create_server(("127.0.0.1", 0), backlog=sites + 8)
     tokens = {site: f"{TOKEN}-{site}" for site in spec.sites}
@@ -253,7 +253,7 @@ def peak_rss_mb(pid: int) -> float:
 
 
 def last_record(folder: Path) -> dict[str, Any]:
-    lines = (folder / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / DIARY).read_text(encoding="utf-8").splitlines()
     records: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return [record for record in records if record["kind"] == "round"][-1]
 

@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from federated.protocol import RunSpec, read_progress
+from federated.protocol import DIARY, RunSpec, read_progress
 from federated.simulation import simulate_run
 from federated.store import STORE_TOKEN_VARIABLE, open_store
 from ml.artifact import load_artifact
@@ -56,7 +56,7 @@ class Ground:
 def compare(run_dir: Path, console: Console, seeds: int = 5) -> dict[str, Any]:
     """Compare a run with central training. Raises SystemExit for a run that is not there or not done."""
     spec = RunSpec.from_json((run_dir / "run.json").read_text(encoding="utf-8"))
-    status = read_progress(run_dir / "progress.jsonl")
+    status = read_progress(run_dir / DIARY)
     if status.result is None or spec.champion_digest is not None:
         raise SystemExit(
             f"{run_dir} is not a finished first training (phase {status.phase}); a comparison needs one"

@@ -25,11 +25,11 @@ from typing import Any, BinaryIO, Final
 
 import xxhash
 
-from federated.protocol import MessageError, Tensors, decode_message, encode_parts, encode_pieces
+from federated.protocol import DIARY, MessageError, Tensors, decode_message, encode_parts, encode_pieces
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
-DIARY, LOCK = "progress.jsonl", "aggregator.lock"
+LOCK = "aggregator.lock"
 CHECKPOINT_RATIO: Final = 4  # so all checkpoints together cost a quarter of what the rounds' own records do
 _FRAME: Final = struct.Struct("<4sQQ")  # magic, XXH3 (64 bits) of the message, its length in bytes
 _MAGIC: Final = b"HSJ2"
@@ -132,17 +132,6 @@ def _read_message(file: BinaryIO) -> bytearray | None:
     message = bytearray(file.read(size)) if magic == _MAGIC else bytearray()
     whole = len(message) == size and xxhash.xxh3_64_intdigest(message) == checksum
     return message if whole else None
-
-
-def mend_last_line(path: Path) -> None:
-    """Cut off a last line that was being written when the process died: what is appended next begins a line."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end != len(content):
-        with path.open("r+b") as file:
-            file.truncate(end)
 
 
 class WorkDirTaken(Exception):

@@ -358,6 +358,9 @@ class RunStatus:
     pods: tuple[PodStatus, ...] = field(default=())  # where it runs on a cluster; the aggregator's first
 
 
+DIARY: Final = "progress.jsonl"  # its name in the aggregator's folder, and in the store
+
+
 class ProgressLog:
     """The aggregator's diary: one JSON object a line, appended and flushed, readable while it is written."""
 
@@ -377,6 +380,17 @@ class ProgressLog:
     def write(self, kind: str, value: Mapping[str, Any]) -> None:
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **value}, ensure_ascii=False) + "\n")
+
+
+def mend_last_line(path: Path) -> None:
+    """Cut off a last line that was being written when the process died: what is appended next begins a line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end != len(content):
+        with path.open("r+b") as file:
+            file.truncate(end)
 
 
 def read_progress(path: Path) -> RunStatus:

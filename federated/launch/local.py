@@ -19,13 +19,14 @@ from pathlib import Path
 
 import psutil
 
-from federated.journal import mend_last_line
 from federated.protocol import (
+    DIARY,
     TOKEN_VARIABLE,
     TOKENS_VARIABLE,
     ProgressLog,
     RunSpec,
     RunStatus,
+    mend_last_line,
     read_progress,
 )
 from federated.store import STORE_TOKEN_VARIABLE, open_store
@@ -120,8 +121,8 @@ class LocalLauncher:
             if phase != "failed":  # somebody else was quicker
                 return True
             self.stop(run)
-            mend_last_line(work_dir / "progress.jsonl")
-            ProgressLog(work_dir / "progress.jsonl").write("phase", {"phase": "starting"})
+            mend_last_line(work_dir / DIARY)
+            ProgressLog(work_dir / DIARY).write("phase", {"phase": "starting"})
             self._start_processes(self._spec(run))
         return True
 
@@ -155,7 +156,7 @@ class LocalLauncher:
                 self._heal(run, work_dir)
 
     def _heal(self, run: str, work_dir: Path) -> None:
-        phase = read_progress(work_dir / "progress.jsonl").phase
+        phase = read_progress(work_dir / DIARY).phase
         port, processes = self._port(run), self._processes(run)
         if phase in ("done", "failed") or len(processes) < 1 + len(self._spec(run).sites):
             return
@@ -217,7 +218,7 @@ class LocalLauncher:
         processes = self._processes(run)
         # Asked before reading: the aggregator's last word may come now. Each `find` also takes an exit status.
         alive = [process.name for process in processes if process.find() is not None]
-        status = read_progress(work_dir / "progress.jsonl")
+        status = read_progress(work_dir / DIARY)
         if status.phase in ("done", "failed") or AGGREGATOR in alive:
             return status
         if processes:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from federated.aggregator import Aggregator, RunFailed, Stopped, lead_and_serve
 from federated.averaging import GradientSum
-from federated.journal import Journal, mend_last_line
+from federated.journal import Journal
 from federated.protocol import (
     EXIT_MOVED,
     ProgressLog,
@@ -30,6 +30,7 @@ from federated.protocol import (
     Update,
     decode_message,
     encode_message,
+    mend_last_line,
     read_progress,
 )
 from federated.rows import apply_changes, pack_tensors

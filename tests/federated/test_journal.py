@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federated.journal import Journal, JournalError, mend_last_line
-from federated.protocol import Tensors
+from federated.journal import Journal, JournalError
+from federated.protocol import Tensors, mend_last_line
 
 
 def gradient(number: int) -> Tensors:

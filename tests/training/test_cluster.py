@@ -24,10 +24,9 @@ from blog_site.training import federation, services, terminal
 from blog_site.training.checks import check_launcher
 from blog_site.training.models import Run
 from blog_site.training.tasks import advance, sweep
-from federated.journal import DIARY
 from federated.launch.kubernetes import names
 from federated.launch.local import LocalLauncher
-from federated.protocol import RunStatus, read_progress
+from federated.protocol import DIARY, RunStatus, read_progress
 from federated.store import FolderStore
 from tests.cluster.api_server import ApiServer, write_kubeconfig
 from tests.cluster.controllers import Controllers

@@ -15,7 +15,6 @@ from collections.abc import Set
 from dataclasses import replace
 from typing import Final
 
-from federated.journal import DIARY
 from federated.launch import LauncherError
 from federated.launch.kubernetes import names, state
 from federated.launch.kubernetes.api import AlreadyExists, ClusterApi, Missing, Object, connect, describe
@@ -27,7 +26,7 @@ from federated.launch.kubernetes.objects import (
     make_site_secret,
     make_trainer_job,
 )
-from federated.protocol import RunSpec, RunStatus, parse_progress
+from federated.protocol import DIARY, RunSpec, RunStatus, parse_progress
 from federated.store import MissingFile, Store
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from federated.journal import DIARY
 from federated.launch.kubernetes import names
 from federated.launch.kubernetes.api import ClusterApi
 from federated.launch.kubernetes.cluster import Resources, TrainingCluster
 from federated.launch.kubernetes.launcher import KubernetesLauncher
-from federated.protocol import RunSpec, RunStatus, SiteSpec
+from federated.protocol import DIARY, RunSpec, RunStatus, SiteSpec
 from federated.store import FolderStore
 from tests.cluster.api_server import ApiServer
 from tests.cluster.controllers import Controllers

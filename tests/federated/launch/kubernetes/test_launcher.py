@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from federated.journal import DIARY
 from federated.launch import LauncherError
 from federated.launch.kubernetes import names
-from federated.protocol import PodStatus, RunStatus
+from federated.protocol import DIARY, PodStatus, RunStatus
 from tests.cluster.objects import Object, Refused
 from tests.federated.launch.kubernetes.conftest import NAMESPACE, SITES, Training, make_spec
 
