@@ -69,6 +69,7 @@ from federated.protocol import (
     encode_pieces,
     mend_last_line,
     read_progress,
+    size_of,
 )
 from federated.refusals import Refusals
 from federated.report import conclude_run, read_heldout
@@ -326,7 +327,7 @@ class Aggregator:
             )
 
     def _send(self, message: Message) -> Message:
-        self._bytes_down += sum(piece.nbytes for piece in message)
+        self._bytes_down += size_of(message)
         return message
 
     def _raise_failure(self) -> None:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final
 
 import xxhash
 
-from federated.protocol import DIARY, MessageError, Tensors, decode_message, encode_parts, encode_pieces
+from federated.protocol import DIARY, MessageError, Tensors, decode_message, encode_pieces, size_of
 from federated.store import write_whole
 
 CHECKPOINT, ROUNDS = "checkpoint.safetensors", "rounds.journal"
@@ -65,7 +65,7 @@ class Journal:
 
     def write_checkpoint(self, header: Mapping[str, Any], state: Tensors) -> None:
         """Keep a whole state; rounds written before it are no longer needed. Raises OSError (StoreError)."""
-        write_whole(self._checkpoint, *encode_parts(header, state))
+        write_whole(self._checkpoint, *encode_pieces(header, state))
         # Later rounds are written over the earlier ones, which is cheaper than into a new file. What is left behind
         # them, whole or not, the checkpoint holds already: whoever reads passes over it, by the rounds' numbers.
         if self._file is None:
@@ -89,7 +89,7 @@ class Journal:
             self._rounds.touch()
             self._file = self._rounds.open("r+b", buffering=0)
             self._file.seek(0, os.SEEK_END)
-        self._file.write(_FRAME.pack(_MAGIC, checksum.intdigest(), sum(map(len, pieces))))
+        self._file.write(_FRAME.pack(_MAGIC, checksum.intdigest(), size_of(pieces)))
         for piece in pieces:
             self._file.write(piece)
 

@@ -52,10 +52,10 @@ class MessageError(ValueError):
 
 def encode_message(header: Mapping[str, Any], tensors: Tensors) -> bytes:
     """Lay a header and tensors into one safetensors file (github.com/huggingface/safetensors)."""
-    return b"".join(encode_parts(header, tensors))
+    return b"".join(_encode_parts(header, tensors))
 
 
-def encode_parts(header: Mapping[str, Any], tensors: Tensors) -> list[Any]:
+def _encode_parts(header: Mapping[str, Any], tensors: Tensors) -> list[Any]:
     """Give a message as the buffers that make it up, one after another: the tensors themselves are among them."""
     table: dict[str, Any] = {"__metadata__": {"header": json.dumps(header, ensure_ascii=False)}}
     # Those of larger numbers first, so that each begins at a multiple of its numbers' size.
@@ -82,13 +82,18 @@ def encode_pieces(header: Mapping[str, Any], tensors: Tensors) -> Message:
     """Give a message as a few buffers: large tensors as they lie, the rest joined."""
     pieces: Message = []
     small: list[Any] = []
-    for part in encode_parts(header, tensors):
+    for part in _encode_parts(header, tensors):
         if len(part) < LARGE_PART_BYTES:
             small.append(part)
             continue
         pieces += [memoryview(b"".join(small)), memoryview(part)]
         small = []
     return [*pieces, memoryview(b"".join(small))]
+
+
+def size_of(message: Message) -> int:
+    """Give how many bytes a message has."""
+    return sum(piece.nbytes for piece in message)
 
 
 def decode_message(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any], Tensors]:

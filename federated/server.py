@@ -31,6 +31,7 @@ from federated.protocol import (
     decode_message,
     read_metrics,
     read_token_counts,
+    size_of,
     tidy_reason,
 )
 from federated.tls import name_failure
@@ -341,7 +342,7 @@ class SiteConnection(BaseHTTPRequestHandler):
         self.connection.settimeout(WRITE_SECONDS)
         self.send_response(status)
         self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(sum(piece.nbytes for piece in pieces)))
+        self.send_header("Content-Length", str(size_of(pieces)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         if self._unread or self.close_connection:

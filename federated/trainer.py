@@ -48,6 +48,7 @@ from federated.protocol import (
     decode_message,
     encode_pieces,
     site_seed,
+    size_of,
 )
 from federated.rows import apply_changes
 from federated.strategies import STRATEGIES, LocalTraining, network_tensors
@@ -174,7 +175,7 @@ class AggregatorClient:
             opened = _socket_of(self._connection)
             opened.settimeout(HELD_SECONDS)
             notice_silence(opened)
-        announced = str(sum(piece.nbytes for piece in pieces))
+        announced = str(size_of(pieces))
         self._connection.request(method, path, pieces, {**self._headers, "Content-Length": announced})
         response = self._connection.getresponse()
         size = int(response.headers.get("Content-Length", 0))
