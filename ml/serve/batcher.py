@@ -220,7 +220,8 @@ class Batcher:
 
     def _room(self, works: Sequence[Work], now: float) -> tuple[int, float]:
         """Say how many texts the next batch may hold, and of what cost."""
-        if now - self._small_came < _QUIET_SECONDS:
+        long = any(work.costs[work.taken] > _TEXT_COST + _MOST_CHARACTERS for work in works)
+        if long or now - self._small_came < _QUIET_SECONDS:  # long texts gain nothing by a longer step
             return BATCH_TEXTS, STEP_SECONDS / self._seconds_per_cost
         # Clients whose requests went together ask again one right after another: the others are in time for the rest
         # of the first one's.
